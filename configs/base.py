@@ -1,0 +1,117 @@
+"""Every key of a run, its default and its unit. The defaults are the paper's, with a full-size face net.
+
+A dataset's file starts from `get_config` and overrides a few keys; any key can be set on the command line:
+`--config.stage1.epochs=100`. Durations are in epochs, one epoch being round(examples / batch_size) steps.
+"""
+
+import ml_collections
+
+METHODS = ('fn2en', 'finetune', 'scratch')
+
+
+def methods(argument: str) -> tuple[str, ...]:
+    """The methods to run for the text after the colon of `--config=FILE:ARGUMENT`; 'all' for every one."""
+    return METHODS if argument == 'all' else (argument,)
+
+
+def stage(**overrides) -> ml_collections.ConfigDict:
+    """How one stage trains."""
+    config = ml_collections.ConfigDict()
+    config.epochs = 50.0
+    config.batch_size = 64  # over all devices
+    config.optimiser = 'sgd'  # 'sgd' as in Caffe, or 'adamw'
+    config.learning_rate = 1e-4
+    config.schedule = 'step'  # 'step', 'cosine' or 'constant'
+    config.drop_epochs = ()  # 'step': the epochs after which the rate is multiplied by drop_factor
+    config.drop_factor = 0.1
+    config.warmup_epochs = 0.0
+    config.momentum = 0.9  # Adam's b1 with 'adamw'
+    config.weight_decay = 5e-4  # in the gradient with 'sgd', decoupled with 'adamw'
+    config.decay_mask = 'all'  # 'all' parameters decay, or 'kernels' only
+    config.clip_norm = 0.0  # largest global gradient norm; 0: no clipping
+    config.new_layers_multiplier = 1.0  # rate of layers that start at random, relative to the rest
+    config.update(overrides)
+    return config
+
+
+def get_config(argument: str = 'fn2en') -> ml_collections.ConfigDict:
+    """The paper's settings; `argument` names the method, or 'all'."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.methods = methods(argument)
+    config.fold = 'all'  # 'all', the name of one fold, or 'none': train once on everything and test nothing
+    config.dtype = 'float32'  # of the computation: 'float32' or 'bfloat16'; parameters are float32
+    config.steps_per_dispatch = 50  # training steps the device makes without the host
+
+    data = config.data = ml_collections.ConfigDict()
+    data.source = 'synthetic'  # 'synthetic', 'csv' or 'folder'
+    data.expressions = ''  # csv: file, expression[, subject][, fold | split]; folder: one sub-folder per class
+    data.identities = ''  # csv: file, identity, for training the face net; 'synthetic' for rendered persons
+    data.data_dir = ''  # where prepared sets are kept; '' is ~/.cache/fn2en_jax
+    data.in_memory_bytes = 4 << 30  # larger sets stay on disk and stream from the host
+    data.num_folds = 5  # folds made when the data brings none
+    data.channels = 3  # 1: grey, 3: RGB
+    data.stored_size = 256  # pixels; faces are kept at this side
+    data.crop_size = 224  # pixels; what the nets see
+    # The synthetic sets: persons and images of each, for identities, for training and for testing expressions.
+    data.synthetic = ml_collections.ConfigDict()
+    data.synthetic.seed = 0
+    data.synthetic.identity_persons = 200
+    data.synthetic.identity_images = 20
+    data.synthetic.train_persons = 30
+    data.synthetic.train_images = 14
+    data.synthetic.test_persons = 100
+    data.synthetic.test_images = 14
+
+    augment = config.augment = ml_collections.ConfigDict()
+    augment.flip = True
+    augment.rotate = 0.0  # degrees
+    augment.zoom = 0.0  # relative
+    augment.brightness = 0.0  # of 255
+    augment.contrast = 0.0  # relative
+    augment.erase = 0.0  # largest side of an erased rectangle, relative to the crop
+
+    loss = config.loss = ml_collections.ConfigDict()
+    loss.class_weights = 'none'  # 'balanced': every class counts the same, whatever its number of images
+    loss.label_smoothing = 0.0  # for expressions, in all methods
+    loss.flip_test = False  # average the logits of a test image and its mirror image, in all methods
+
+    face = config.face_net = ml_collections.ConfigDict()
+    face.weights = ''  # a .safetensors file; '': trained on data.identities
+    face.width = 1.0  # multiplies every number of channels
+    face.fc_features = 4096  # before `width`
+    face.batch_norm = False
+    face.dropout_rate = 0.5
+    face.input_scale = 1.0  # multiplies the mean-subtracted image; 1 for published weights
+    face.label_smoothing = 0.0
+    face.train = stage(learning_rate=1e-2, drop_epochs=(30, 40), new_layers_multiplier=1.0)
+
+    net = config.expression_net = ml_collections.ConfigDict()
+    net.features = (64, 128, 256, 512, 512)
+    net.hidden = 256
+    net.dropout_rate = 0.5
+    net.batch_norm = False  # of FN2EN's student; the scratch baseline always has it
+    net.input_scale = 1.0
+
+    # VGG fine-tune: the paper gives no rates; 1e-3 for the new layer and 1e-4 for the rest.
+    config.finetune = stage(drop_epochs=(20,), new_layers_multiplier=10.0)
+
+    # Stage 1. 1e-7 belongs to the *sum* over 7*7*512 features; see losses.feature_regression.
+    config.stage1 = stage(epochs=300.0, learning_rate=1e-7, drop_epochs=(100,))
+    config.stage1.layer = 'pool5'  # pool1 ... pool5, fc6, fc7 or fc8
+    config.stage1.p = 2.0
+    config.stage1.reduction = 'sum'  # 'sum' or 'mean' over features
+    config.stage1.standardise = False  # regress channels of zero mean and unit variance
+    config.stage1.unlabelled = False  # the identity images join stage 1 (beyond the paper)
+
+    config.stage2 = stage(drop_epochs=(20,))
+    config.scratch = stage(learning_rate=1e-2, drop_epochs=(20,))
+
+    config.checkpoint = ml_collections.ConfigDict()
+    config.checkpoint.keep = 2  # per stage
+    config.checkpoint.every_seconds = 60.0
+
+    config.report = ml_collections.ConfigDict()
+    config.report.rows_per_stage = 40  # points of a learning curve
+    config.report.evals_per_stage = 8  # evaluations on the test fold while training; they only draw curves
+    return config

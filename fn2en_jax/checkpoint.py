@@ -1,0 +1,102 @@
+"""Checkpoints of one stage: asynchronous, bounded in number, verified when they are read."""
+
+import errno
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+
+from fn2en_jax import trees
+from fn2en_jax.errors import UserError
+from fn2en_jax.types import PyTree
+
+
+class Checkpoints:
+    """The checkpoints of one stage in one folder, written by orbax.
+
+    Every checkpoint carries a checksum of its arrays. Reading takes the newest one that is whole: a half-written or
+    damaged one is skipped with a warning.
+    """
+
+    def __init__(self, folder: Path, *, keep: int = 2):
+        self.folder = Path(folder).absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def save(self, step: int, state: PyTree, meta: Mapping[str, Any]) -> None:
+        """Starts writing `state`, a tree of host arrays that nobody changes any more; returns before it is on disk.
+
+        Raises:
+            UserError: when an earlier save ran out of space or may not write.
+        """
+        meta = {**meta, 'checksum': int(trees.checksum(state))}
+        with _disk_errors(self.folder):
+            args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+            self._manager.save(step, args=args)
+
+    def wait(self) -> None:
+        """Blocks until every started save is on disk."""
+        with _disk_errors(self.folder):
+            self._manager.wait_until_finished()
+
+    def newest(self, template: PyTree) -> tuple[int, PyTree, dict[str, Any]] | None:
+        """Reads the newest whole checkpoint.
+
+        Args:
+            template: a tree of arrays or `jax.ShapeDtypeStruct`s with the state's structure, shapes and dtypes.
+
+        Returns:
+            (step, state as host arrays, meta), or None when there is none.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                state, meta = self._read(step, template)
+            # Damage shows as whatever error the layer that met it raises, so no narrower class would do.
+            except Exception as error:  # noqa: BLE001
+                first = str(error).strip().split('\n')[0][:200]
+                logging.warning('checkpoint %s is damaged, using the one before: %s', self.folder / str(step), first)
+                continue
+            return step, state, meta
+        return None
+
+    def drop_after(self, step: int | None) -> None:
+        """Deletes the checkpoints newer than `step` (all of them if None): damaged ones in the way of new saves."""
+        for other in self._manager.all_steps():
+            if step is None or other > step:
+                self._manager.delete(other)
+
+    def close(self) -> None:
+        """Waits for the last save and stops orbax's threads."""
+        with _disk_errors(self.folder):
+            self._manager.close()
+
+    def _read(self, step: int, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
+        # A sharding on every leaf lets a checkpoint from many devices open on one.
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=here), template)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
+        restored = self._manager.restore(step, args=args)
+        state, meta = jax.tree.map(np.asarray, restored['state']), restored['meta']
+        if int(trees.checksum(state)) != meta['checksum']:
+            raise ValueError('its arrays do not match their checksum')
+        return state, meta
+
+
+class _disk_errors:
+    """Turns a full or read-only disk into a message; everything else passes."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f'no space left on the disk of {self._folder}; free some and run the same command again')
+        if isinstance(error, PermissionError):
+            raise UserError(f'cannot write {self._folder}: permission denied; choose another --workdir')

@@ -1,0 +1,70 @@
+"""How every command-line tool starts and ends: flags, one-line errors, exit codes."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import flags, logging
+
+from fn2en_jax.errors import UserError
+
+OK, BAD_INPUT, TERMINATED = 0, 2, 143  # 143 = 128 + SIGTERM, so that `command && next` does not go on
+
+
+def run(main: Callable[[], None], argv: Sequence[str], usage: str) -> int:
+    """Parses flags, calls `main`, and turns what a user can mend into one line.
+
+    Args:
+        main: the tool; reads `absl.flags.FLAGS`.
+        argv: the command line with the program's name.
+        usage: what `--help` prints above the flags.
+
+    Returns:
+        The exit code: 0; 2 after bad input; 143 when stopped by a signal with everything saved.
+    """
+    if any(arg in ('-h', '--help', '-help') for arg in argv[1:]):
+        print(f'{usage.strip()}\n\nFlags:\n{flags.FLAGS.module_help("__main__")}')
+        return OK
+    try:
+        _parse(argv)
+        logging.use_absl_handler()
+        logging.set_verbosity(logging.WARNING)
+        logging.set_stderrthreshold('warning')
+        main()
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return BAD_INPUT
+    except Stopped as stopped:
+        print(f'stopped: {stopped}; run the same command to go on', file=sys.stderr)
+        return TERMINATED
+    return OK
+
+
+class Stopped(Exception):
+    """A signal ended the work in good order."""
+
+
+def _parse(argv: Sequence[str]) -> None:
+    """Parses `argv` into `FLAGS`.
+
+    Raises:
+        UserError: for a missing config file, an unknown key, a value of the wrong type, an unknown flag.
+    """
+    _check_config_file(argv)
+    try:
+        rest = flags.FLAGS(list(argv))
+    # ml_collections reports an unknown key as AttributeError or KeyError, a wrong value as one of the others.
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        text = str(error.args[0] if error.args else error).strip().split('\n')[0]
+        if isinstance(error, (AttributeError, KeyError)):
+            text = f'unknown config key {text.strip(chr(34))}'
+        raise UserError(f'{text} (see configs/base.py for all keys, --help for all flags)') from error
+    if len(rest) > 1:
+        raise UserError(f'what is {rest[1]!r} for? Give every value as --flag=value; see --help')
+
+
+def _check_config_file(argv: Sequence[str]) -> None:
+    for arg in argv[1:]:
+        name, _, value = arg.lstrip('-').partition('=')
+        if name == 'config' and value and not Path(value.partition(':')[0]).is_file():
+            raise UserError(f'there is no config file {value.partition(":")[0]}; see configs/ for those that exist')

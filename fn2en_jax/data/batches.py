@@ -1,0 +1,171 @@
+"""Training batches as a pure function of (key, step), from device memory or streamed from the host.
+
+Both feeds answer the same two questions, so the engine cannot tell them apart: `arrays(step)`, asked on the host once
+per dispatch, gives the arrays the compiled step will read, and `select(arrays, step, ...)`, traced into the step,
+takes one batch out of them. Which example stands where depends on the key and the step alone: a resumed run sees the
+batches that the uninterrupted run would have seen.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fn2en_jax import rng
+from fn2en_jax.data.augmentation import Augmentation, augment
+from fn2en_jax.data.examples import Examples
+from fn2en_jax.types import Array, Batch, Key, PyTree
+
+PAD = 256  # sets are padded to a multiple of this, so that folds of nearly equal size share one compiled step
+
+
+def example_ids(key: Key, step: Array, positions: Array, *, batch_size: int, padded: int, count: Array) -> Array:
+    """The examples of one batch: ids [B] for positions [B] of the global batch at `step`.
+
+    Training reads an endless sequence of epochs, each a fresh permutation of the `count` examples (a batch may span
+    two epochs). Padding, `count` ≤ id < `padded`, is never chosen.
+    """
+    start = step * batch_size
+    first_epoch = start // count
+    spanned = 1 + -(-batch_size // max(1, padded - PAD + 1))
+    orders = jax.vmap(lambda epoch: _order(jax.random.fold_in(key, epoch), padded, count))(
+        first_epoch + jnp.arange(spanned)
+    )
+    place = start + positions
+    return orders[place // count - first_epoch, place % count]
+
+
+def _order(key: Key, padded: int, count: Array) -> Array:
+    """A permutation of 0..count-1 in the first `count` places of an array of static length."""
+    draws = jax.random.bits(key, (padded,)) >> 1  # below 2^31, so that padding sorts last
+    return jnp.argsort(jnp.where(jnp.arange(padded) < count, draws, jnp.uint32(0xFFFFFFFF)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """The static half of a feed: hashable, so equal readers share one compiled step.
+
+    Attributes:
+        streamed: whether the arrays hold the batches of one dispatch rather than the whole set.
+        padded: length of the order of an epoch (the number of examples, rounded up).
+        batch_size: examples in a global batch.
+        augmentation: what happens to a training image.
+    """
+
+    streamed: bool
+    padded: int
+    batch_size: int
+    augmentation: Augmentation
+
+    def select(self, arrays: PyTree, key: Key, step: Array, positions: Array) -> Batch:
+        """One training batch: positions [B] of the global batch at `step`, augmented (see `types.Batch`)."""
+        order_key, image_key = rng.named(key, 'order'), rng.named(key, 'augment')
+        if self.streamed:
+            raw = jax.tree.map(lambda x: x[step - arrays['first']], arrays['batches'])
+        else:
+            ids = example_ids(
+                order_key, step, positions, batch_size=self.batch_size, padded=self.padded, count=arrays['count']
+            )
+            raw = jax.tree.map(lambda x: x[ids], arrays['examples'])
+        keys = rng.per_example(rng.at_step(image_key, step), positions)
+        return {
+            'image': augment(raw['image'], keys, self.augmentation),
+            'label': raw['label'],
+            'mask': jnp.ones(positions.shape, bool),
+            'position': positions,
+        }
+
+
+class Resident:
+    """A set that lives on the device as uint8 and is never touched by the host again."""
+
+    def __init__(self, examples: Examples, *, batch_size: int, augmentation: Augmentation):
+        padded = _padded(len(examples))
+        self.reader = Reader(False, padded, batch_size, augmentation)
+        fill = padded - len(examples)
+        images = examples.gather(np.arange(len(examples)))
+        self._arrays = {
+            'examples': {
+                'image': np.pad(images, ((0, fill), (0, 0), (0, 0), (0, 0))),
+                'label': np.pad(examples.labels, (0, fill)),
+            },
+            'count': np.int32(len(examples)),
+        }
+
+    def arrays(self, step: int) -> PyTree:
+        """The same arrays at every step; `image` uint8 [N,S,S,C], `label` int32 [N]."""
+        del step
+        return self._arrays
+
+
+class Streamed:
+    """A set read from the host: while the device computes one dispatch, a thread decodes the next.
+
+    Args:
+        examples: the set; its images may be decoded on demand.
+        batch_size: examples in a global batch.
+        augmentation: applied on the device, as for a resident set.
+        key: the stage's data key, the one passed to the compiled step.
+        steps: steps per dispatch.
+    """
+
+    def __init__(
+        self, examples: Examples, *, batch_size: int, augmentation: Augmentation, key: Key, steps: int
+    ):
+        self.reader = Reader(True, _padded(len(examples)), batch_size, augmentation)
+        self._examples, self._steps = examples, steps
+        self._key = rng.named(key, 'order')
+        self._pool = concurrent.futures.ThreadPoolExecutor(1)
+        self._next: tuple[int, concurrent.futures.Future] | None = None
+
+    def arrays(self, step: int) -> PyTree:
+        """The batches of the dispatch that starts at `step`: `image` uint8 [T,B,S,S,C], `label` int32 [T,B]."""
+        ready = self._next
+        chunk = ready[1].result() if ready and ready[0] == step else self._chunk(step)
+        self._next = (step + self._steps, self._pool.submit(self._chunk, step + self._steps))
+        return chunk
+
+    def _chunk(self, step: int) -> PyTree:
+        ids = np.asarray(_chunk_ids(self._key, step, len(self._examples), self.reader, self._steps))
+        pixels = self._examples.gather(ids.reshape(-1))
+        return {
+            'batches': {
+                'image': pixels.reshape(*ids.shape, *pixels.shape[1:]),
+                'label': self._examples.labels[ids],
+            },
+            'first': np.int32(step),
+        }
+
+
+@functools.partial(jax.jit, static_argnames=('reader', 'steps'))
+def _chunk_ids(key: Key, step: Array, count: Array, reader: Reader, steps: int) -> Array:
+    positions = jnp.arange(reader.batch_size)
+    return jax.vmap(
+        lambda s: example_ids(
+            key, s, positions, batch_size=reader.batch_size, padded=reader.padded, count=count
+        )
+    )(step + jnp.arange(steps))
+
+
+def eval_batches(examples: Examples, *, batch_size: int):
+    """Yields the set in order as host batches of one shape, the last one padded and masked.
+
+    Each batch holds `image` uint8 [B,S,S,C], `label` int32 [B], `mask` bool [B] and `position` int32 [B].
+    """
+    for start in range(0, len(examples), batch_size):
+        ids = np.arange(start, start + batch_size)
+        mask = ids < len(examples)
+        ids = np.minimum(ids, len(examples) - 1)
+        yield {
+            'image': examples.gather(ids),
+            'label': examples.labels[ids],
+            'mask': mask,
+            'position': np.arange(batch_size, dtype=np.int32),
+        }
+
+
+def _padded(count: int) -> int:
+    return -(-count // PAD) * PAD

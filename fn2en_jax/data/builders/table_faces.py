@@ -1,0 +1,112 @@
+"""A user's own photographs, stored once through TFDS."""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from fn2en_jax.data import images, tables
+from fn2en_jax.data.builders import schema
+from fn2en_jax.errors import UserError
+
+HASHED_BYTES = 1 << 30  # up to this total the pixels decide whether a set has changed, above it size and date
+
+
+@dataclasses.dataclass(eq=False)
+class TableConfig(tfds.core.BuilderConfig):
+    """Names one state of one table: another word or pixel gives another `name`, hence another folder."""
+
+    table: tables.Table | None = dataclasses.field(default=None, repr=False)
+
+
+class TableFaces(tfds.core.GeneratorBasedBuilder):
+    """TFDS builder over a checked table; image files are stored as they are wherever TFDS can read them.
+
+    Usage: `TableFaces(config=table_config(table), data_dir=...)`, most easily through `store.prepare`.
+    """
+
+    VERSION = tfds.core.Version('1.0.0')
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description='Photographs listed by a table of the user.',
+            features=schema.features(),
+            disable_shuffling=True,  # the order of the table is kept
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        del dl_manager  # nothing is downloaded
+        tables.verify(self._table)  # before the first byte is written, and naming every bad file at once
+        return {schema.SPLIT: self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        table = self._table
+        for row, path in enumerate(table.paths):
+            yield (
+                row,
+                schema.example(
+                    images.storable(_bytes(path)),
+                    label=table.labels[row],
+                    file=table.files[row],
+                    subject=table.subjects[row] if table.subjects else '',
+                    fold=table.folds[row] if table.folds else schema.NO_FOLD,
+                    split=table.splits[row] if table.splits else '',
+                ),
+            )
+
+    @property
+    def _table(self) -> tables.Table:
+        return self.builder_config.table
+
+    def _create_builder_config(self, builder_config: TableConfig, version: str | None) -> TableConfig:
+        """Every config is made for its table; TFDS would warn that it is not among those of the class."""
+        del version
+        return builder_config
+
+
+def table_config(table: tables.Table) -> TableConfig:
+    """The config of this table in its present state, named `<stem of the source>-<content hash>`.
+
+    The hash covers every row and every image: the bytes of the files where they are HASHED_BYTES together at
+    most, else their sizes and times of change. It does not cover class names, which are not stored.
+
+    Raises:
+      UserError: an image cannot be read.
+    """
+    stem = re.sub('[^a-z0-9]+', '_', table.source.resolve().stem.lower()).strip('_') or 'table'
+    return TableConfig(name=f'{stem}-{_content_hash(table)[:16]}', table=table)
+
+
+def _content_hash(table: tables.Table) -> str:
+    by_content = sum(_stat(path)[0] for path in table.paths) <= HASHED_BYTES
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        states = list(pool.map(_digest if by_content else _stat, table.paths))
+    columns = [table.files, table.labels, table.subjects, table.folds, table.splits, states]
+    return hashlib.sha256(json.dumps(columns).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(_bytes(path)).hexdigest()
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of change in nanoseconds."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read ({error.strerror})') from error
+    return found.st_size, found.st_mtime_ns
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read ({error.strerror})') from error

@@ -1,0 +1,118 @@
+"""A set of labelled images in memory, or one that hands out its images on request."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+
+@runtime_checkable
+class Images(Protocol):
+    """N square images that are decoded when asked for, behind the same few questions an array answers."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, S, S, C), as an array of all images would have."""
+
+    def gather(self, ids: np.ndarray) -> np.ndarray:
+        """The images at positions `ids` [n], as uint8 [n, S, S, C]; raises UserError for a damaged image."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Part of an `Images`: position i here is position `ids[i]` there. Nothing is decoded by selecting."""
+
+    images: Images
+    ids: np.ndarray  # int64 [n]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.ids), *self.images.shape[1:])
+
+    def gather(self, ids: np.ndarray) -> np.ndarray:
+        return self.images.gather(self.ids[np.asarray(ids, np.int64)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """N labelled images and what is known about each of them.
+
+    Attributes:
+      images: uint8 [N, S, S, C] with values 0..255, or an `Images` of that shape.
+      labels: int32 [N], indices into `class_names`.
+      class_names: K names; their order is the meaning of a label.
+      subjects: who is shown, N names, or None where nobody said.
+      files: N source names, unique; what reports and fold files call an image.
+      folds: int32 [N], the fold in which an example is tested; -1 where none is given. None without folds.
+      splits: N of 'train', 'test' or ''; None without a split.
+    """
+
+    images: np.ndarray | Images
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    subjects: tuple[str, ...] | None
+    files: tuple[str, ...]
+    folds: np.ndarray | None = None
+    splits: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        columns = {
+            'labels': self.labels,
+            'subjects': self.subjects,
+            'files': self.files,
+            'folds': self.folds,
+            'splits': self.splits,
+        }
+        for name, column in columns.items():
+            if column is not None and len(column) != len(self.images):
+                raise ValueError(f'{len(self.images)} images, but {len(column)} {name}')
+        if isinstance(self.images, np.ndarray) and self.images.dtype != np.uint8:
+            raise ValueError(f'images are {self.images.dtype}, not uint8')
+        if len(self.images.shape) != 4:
+            raise ValueError(f'images have shape {self.images.shape}, not [N, S, S, C]')
+        if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.class_names):
+            raise ValueError(f'labels outside 0..{len(self.class_names) - 1}')
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all pixels are held in one array."""
+        return isinstance(self.images, np.ndarray)
+
+    def gather(self, ids: np.ndarray) -> np.ndarray:
+        """The images at positions `ids` [n], as uint8 [n, S, S, C], wherever they are kept."""
+        ids = np.asarray(ids, np.int64)
+        return self.images[ids] if isinstance(self.images, np.ndarray) else self.images.gather(ids)
+
+    def take(self, ids: np.ndarray | Sequence[int]) -> 'Examples':
+        """The examples at positions `ids` [n], in that order; images out of memory stay there."""
+        ids = np.asarray(ids, np.int64)
+        images = self.images[ids] if isinstance(self.images, np.ndarray) else Selection(self.images, ids)
+        return dataclasses.replace(
+            self,
+            images=images,
+            labels=self.labels[ids],
+            subjects=_pick(self.subjects, ids),
+            files=tuple(self.files[i] for i in ids),
+            folds=None if self.folds is None else self.folds[ids],
+            splits=_pick(self.splits, ids),
+        )
+
+    def class_counts(self, ids: np.ndarray | None = None) -> dict[str, int]:
+        """Examples per class name, of all examples or of those at positions `ids` [n]; zeros included."""
+        labels = self.labels if ids is None else self.labels[ids]
+        counts = np.bincount(labels, minlength=len(self.class_names))
+        return {name: int(count) for name, count in zip(self.class_names, counts, strict=True)}
+
+
+def _pick(names: tuple[str, ...] | None, ids: np.ndarray) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names[i] for i in ids)

@@ -1,0 +1,227 @@
+"""Which examples train a net and which test it: person-independent folds, made, checked, written, read."""
+
+import dataclasses
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from absl import logging
+from sklearn import model_selection
+
+from fn2en_jax.data.examples import Examples
+from fn2en_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fold:
+    """One way to divide a set.
+
+    Attributes:
+      name: 'fold0', 'fold1', ... where every example is tested once; 'test' for a single given split; 'all'
+        without a test.
+      train: positions in the set, int64 [n], ascending.
+      test: likewise, int64 [m]; disjoint from `train`.
+    """
+
+    name: str
+    train: np.ndarray
+    test: np.ndarray
+
+
+def make_folds(examples: Examples, *, num_folds: int, seed: int) -> tuple[Fold, ...]:
+    """The folds of a set: those given with it, else `num_folds` stratified ones.
+
+    A given split is a single fold, given fold numbers are one fold each. Otherwise the examples are
+    distributed so that each person stays in one fold and the class proportions are as equal as that allows;
+    where persons are unknown, by class alone, with a warning. `num_folds` and `seed` matter only then.
+
+    Raises:
+      UserError: a fold without test or training image, a person on both sides, a class without training
+        image, or too few persons for `num_folds`.
+    """
+    if examples.splits is not None and any(examples.splits):
+        folds: tuple[Fold, ...] = (_split(examples),)
+    elif examples.folds is not None:
+        folds = _given(examples.folds)
+    else:
+        folds = _stratified(examples, num_folds, seed)
+    if examples.subjects is None:
+        logging.warning(
+            'No subjects are given: the folds cannot be kept person-independent, so a person may be both '
+            'trained on and tested, and the accuracy will look better than it is. '
+            'Add a column `subject` to the table.'
+        )
+    _check(folds, examples)
+    return folds
+
+
+def all_data(examples: Examples) -> Fold:
+    """The fold named 'all': train on everything, test nothing."""
+    return Fold('all', np.arange(len(examples)), np.arange(0))
+
+
+def to_json(folds: Sequence[Fold], examples: Examples) -> dict[str, Any]:
+    """What `folds.json` says: per fold the test files by source name, and the class counts of both sides."""
+    return {
+        'class_names': list(examples.class_names),
+        'num_examples': len(examples),
+        'person_independent': examples.subjects is not None,
+        'folds': [
+            {
+                'name': fold.name,
+                'train_counts': examples.class_counts(fold.train),
+                'test_counts': examples.class_counts(fold.test),
+                'test_files': [examples.files[i] for i in fold.test],
+            }
+            for fold in folds
+        ],
+    }
+
+
+def from_json(content: Any, examples: Examples, *, source: str = 'folds') -> tuple[Fold, ...]:
+    """Reads folds in the form of `to_json`; of each fold only `name` and `test_files` are needed.
+
+    What a fold does not test, it trains on.
+
+    Raises:
+      UserError: naming `source`, for another form, a file that the set lacks, a file tested twice, with
+        several folds a file never tested, and whatever `make_folds` refuses.
+    """
+    entries = content.get('folds') if isinstance(content, Mapping) else None
+    if not isinstance(entries, list) or not entries or not all(_is_entry(entry) for entry in entries):
+        raise UserError(
+            f'{source}: not a folds file; expected {{"folds": [{{"name": ..., "test_files": [...]}}, ...]}}'
+        )
+    names = [entry['name'] for entry in entries]
+    if len(set(names)) < len(names):
+        raise UserError(f'{source}: fold names must differ, found {", ".join(names)}')
+    numbers = _tested_in(entries, examples, source)
+    folds = tuple(_fold(name, numbers == k) for k, name in enumerate(names))
+    _check(folds, examples, source)
+    return folds
+
+
+def read_json(path: str | Path, examples: Examples) -> tuple[Fold, ...]:
+    """The folds in a file written from `to_json`; UserError as `from_json`, or if there is no such file."""
+    try:
+        content = json.loads(Path(path).read_text('utf-8'))
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read ({error.strerror})') from error
+    except ValueError as error:
+        raise UserError(f'{path}: is not JSON ({error})') from error
+    return from_json(content, examples, source=str(path))
+
+
+class HasSubjects(Protocol):
+    """A `Table` or `Examples`."""
+
+    @property
+    def subjects(self) -> tuple[str, ...] | None: ...
+
+
+def shared_persons(identities: HasSubjects, expressions: HasSubjects) -> list[str]:
+    """Persons of the face net's training set who are also in the expression set, as spelled there, sorted.
+
+    Spelling is compared without case and without telling spaces, hyphens and underscores apart. Empty where
+    either set names no subjects.
+    """
+    known = {_person(name) for name in identities.subjects or ()}
+    return sorted(name for name in set(expressions.subjects or ()) if _person(name) in known)
+
+
+def _person(name: str) -> str:
+    return ' '.join(name.casefold().replace('_', ' ').replace('-', ' ').split())
+
+
+def _fold(name: str, tested: np.ndarray) -> Fold:
+    """`tested` bool [N]."""
+    return Fold(name, np.flatnonzero(~tested), np.flatnonzero(tested))
+
+
+def _split(examples: Examples) -> Fold:
+    splits = np.array(examples.splits)
+    return Fold('test', np.flatnonzero(splits == 'train'), np.flatnonzero(splits == 'test'))
+
+
+def _given(numbers: np.ndarray) -> tuple[Fold, ...]:
+    """One fold per number up to the highest, so that a number left out shows as a fold without test."""
+    return tuple(
+        _fold(f'fold{k}', numbers == k)
+        for k in range(int(numbers[numbers >= 0].min()), int(numbers.max()) + 1)
+    )
+
+
+def _stratified(examples: Examples, num_folds: int, seed: int) -> tuple[Fold, ...]:
+    units, noun = len(set(examples.subjects or examples.files)), 'persons' if examples.subjects else 'images'
+    if num_folds < 2 or num_folds > units:
+        raise UserError(f'cannot make {num_folds} folds of {units} {noun}: choose 2 to {units}')
+    kind = model_selection.StratifiedGroupKFold if examples.subjects else model_selection.StratifiedKFold
+    splitter = kind(num_folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # A class with fewer members than folds is no mistake: some folds do not test it, as the counts show.
+        warnings.filterwarnings('ignore', 'The least populated class', UserWarning)
+        parts = list(splitter.split(np.zeros(len(examples)), examples.labels, examples.subjects))
+    return tuple(Fold(f'fold{k}', train, test) for k, (train, test) in enumerate(parts))
+
+
+def _is_entry(entry: Any) -> bool:
+    return (
+        isinstance(entry, Mapping)
+        and isinstance(entry.get('name'), str)
+        and isinstance(entry.get('test_files'), list)
+        and all(isinstance(file, str) for file in entry['test_files'])
+    )
+
+
+def _tested_in(entries: Sequence[Mapping[str, Any]], examples: Examples, source: str) -> np.ndarray:
+    """The fold that tests each example, int [N]; -1 where none does."""
+    place = {file: i for i, file in enumerate(examples.files)}
+    numbers = np.full(len(examples), -1)
+    for k, entry in enumerate(entries):
+        for file in entry['test_files']:
+            if file not in place:
+                raise UserError(f'{source}: fold {entry["name"]} tests {file!r}, which is not in the data')
+            if numbers[place[file]] >= 0:
+                raise UserError(f'{source}: {file!r} is tested twice')
+            numbers[place[file]] = k
+    if len(entries) > 1 and (numbers < 0).any():
+        raise UserError(
+            f'{source}: {examples.files[int(np.argmin(numbers))]!r} is in the data but no fold tests it'
+        )
+    return numbers
+
+
+def _check(folds: Sequence[Fold], examples: Examples, source: str = '') -> None:
+    where = f'{source}: ' if source else ''
+    for fold in folds:
+        for side, ids in (('test', fold.test), ('training', fold.train)):
+            if not len(ids):
+                raise UserError(f'{where}{fold.name} has no {side} image')
+        counts = examples.class_counts(fold.train)
+        absent = [name for name, count in counts.items() if not count]
+        if absent:
+            raise UserError(
+                f'{where}{fold.name} has no training image of class {", ".join(absent)}: '
+                'give the class more images of more persons, or use other folds'
+            )
+        if examples.subjects is not None:
+            both = {examples.subjects[i] for i in fold.train} & {examples.subjects[i] for i in fold.test}
+            if both:
+                raise UserError(
+                    f'{where}{fold.name} both trains on and tests {", ".join(sorted(both)[:5])}: '
+                    'keep each person in one fold'
+                )
+    if len(folds) > 1:
+        _check_exhaustive(folds, len(examples), where)
+
+
+def _check_exhaustive(folds: Sequence[Fold], count: int, where: str) -> None:
+    times = np.bincount(np.concatenate([fold.test for fold in folds]), minlength=count)
+    if (times != 1).any():
+        raise UserError(
+            f'{where}{int((times != 1).sum())} images are not tested exactly once; the folds must '
+            'divide the set'
+        )

@@ -1,0 +1,165 @@
+"""From the bytes of an image file to a square uint8 array, and a clear refusal of what is no sane image."""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image
+
+from fn2en_jax.errors import UserError
+
+FORMATS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP')  # everything else Pillow might open is refused
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.jpe', '.bmp', '.tif', '.tiff', '.webp')
+MAX_PIXELS = 50_000_000
+MAX_SIDE = 20_000  # pixels
+MIN_SIDE = 8  # pixels
+
+_ORIENTATION = 0x0112  # EXIF tag
+_TURNS = {  # what makes a picture upright, by the value of that tag; any other value means upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BACKGROUND = 255  # what shows through transparent pixels: white, as on a page
+
+# Our own limit is far below Pillow's, and is an error where Pillow's is a warning.
+warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
+
+
+def decode(data: bytes, channels: int) -> np.ndarray:
+    """Decodes an image file.
+
+    EXIF orientation is applied; palettes are resolved; CMYK becomes RGB; transparent pixels show white; of
+    16-bit grey the upper 8 bits are kept; colour becomes grey as 0.299 R + 0.587 G + 0.114 B; grey becomes
+    colour by repetition. Of an animation or a multi-page file the first picture is taken.
+
+    Args:
+      data: the whole file; one of FORMATS, told by content and not by name.
+      channels: 1 for grey, 3 for RGB.
+
+    Returns:
+      uint8 [h, w, channels], values 0..255.
+
+    Raises:
+      UserError: the file is empty, of no known format, truncated or damaged, or its dimensions are absurd
+        (checked before any pixel is decoded). The message names no file, which is not known here: put the
+        name before it.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f'channels must be 1 or 3, not {channels}')
+    image = _opaque(_upright(_load(data)))
+    return _to_array(image.convert('L' if channels == 1 else 'RGB'))
+
+
+def fit(image: np.ndarray, size: int) -> np.ndarray:
+    """Cuts out the central square and resizes it.
+
+    The filter is Lanczos with three lobes (Pillow's), whose support grows with the reduction, so that
+    shrinking does not alias. An image that already has the size is returned as it is.
+
+    Args:
+      image: uint8 [h, w, C], C 1 or 3.
+      size: side S of the result in pixels.
+
+    Returns:
+      uint8 [S, S, C].
+    """
+    height, width = image.shape[:2]
+    if height == width == size:
+        return image
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = _to_pillow(image[top : top + side, left : left + side])
+    return _to_array(square.resize((size, size), Image.Resampling.LANCZOS))
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """The image, uint8 [h, w, C] with C 1 or 3, as the bytes of a PNG file (lossless)."""
+    buffer = io.BytesIO()
+    _to_pillow(image).save(buffer, format='PNG')
+    return buffer.getvalue()
+
+
+def storable(data: bytes) -> bytes:
+    """The same picture as a plain upright PNG or JPEG file that any reader shows alike.
+
+    Returns `data` itself for most files; those of another format, in CMYK, or turned by EXIF are re-encoded
+    as PNG. The whole image is decoded in any case, so what comes back is known to be sound.
+
+    Raises:
+      UserError: as `decode`.
+    """
+    image = _load(data)
+    # MPO is what cameras call a JPEG with a second picture behind the first.
+    if image.format in ('PNG', 'JPEG', 'MPO') and image.mode != 'CMYK' and _turn(image) is None:
+        return data
+    image = _opaque(_upright(image))
+    return encode_png(_to_array(image.convert('L' if image.mode in ('1', 'L') else 'RGB')))
+
+
+def _load(data: bytes) -> Image.Image:
+    """Opens, checks the dimensions, and only then decodes."""
+    if not data:
+        raise UserError('the file is empty (zero bytes)')
+    # Pillow's decoders meet bytes from anywhere and raise whatever comes to hand: OSError, SyntaxError,
+    # ValueError, struct.error, zlib.error ... To the user it is all the same: the file is damaged.
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UserError(f'the image has more than {MAX_PIXELS // 10**6} million pixels') from None
+    except Exception as error:
+        raise UserError(f'the file is no readable image (accepted: {", ".join(FORMATS)})') from error
+    _check_dimensions(*image.size)
+    if image.mode in ('I', 'F'):
+        raise UserError(
+            'the image has 32 bits per channel, whose range is unknown; save it with 8 or 16 bits'
+        )
+    try:
+        image.load()
+        _turn(image)  # EXIF data are parsed when asked for
+    except Exception as error:
+        raise UserError(f'the image is truncated or damaged ({type(error).__name__}: {error})') from error
+    return image
+
+
+def _check_dimensions(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise UserError(f'the image has {width} x {height} pixels, more than {MAX_PIXELS // 10**6} million')
+    if max(width, height) > MAX_SIDE:
+        raise UserError(f'the image has {width} x {height} pixels; a side may have at most {MAX_SIDE}')
+    if min(width, height) < MIN_SIDE:
+        raise UserError(f'the image has {width} x {height} pixels; a side needs at least {MIN_SIDE}')
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    value = image.getexif().get(_ORIENTATION)
+    return _TURNS.get(value) if isinstance(value, int) else None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turn = _turn(image)
+    return image if turn is None else image.transpose(turn)
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Resolves 16 bits, palette and transparency: the result has mode 1, L, RGB or another colour space."""
+    if image.mode.startswith('I;16'):
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image.convert('RGB') if image.mode == 'P' else image
+    image = image.convert('RGBA')
+    background = Image.new('RGBA', image.size, (_BACKGROUND,) * 4)
+    return Image.alpha_composite(background, image).convert('RGB')
+
+
+def _to_array(image: Image.Image) -> np.ndarray:
+    array = np.array(image)
+    return array[..., None] if array.ndim == 2 else array
+
+
+def _to_pillow(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)

@@ -1,0 +1,148 @@
+"""Opens the sets a run names: rendered faces, a user's CSV, a user's folder."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+
+from absl import logging
+
+from fn2en_jax.data import folds, store, tables
+from fn2en_jax.data.builders import synthetic_faces, table_faces
+from fn2en_jax.data.examples import Examples
+from fn2en_jax.errors import UserError
+
+SYNTHETIC = 'synthetic'
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The sets of a run.
+
+    Attributes:
+        expressions: labelled faces.
+        identities: faces of persons, for the face net; None when the run needs none.
+        fingerprint: changes when any picture or word of them changes.
+    """
+
+    expressions: Examples
+    identities: Examples | None
+    fingerprint: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How sets are kept and read.
+
+    Attributes:
+        data_dir: where prepared sets are stored; '' is ~/.cache/fn2en_jax.
+        stored_size: side of the images, pixels.
+        channels: 1 (grey) or 3 (RGB).
+        in_memory_bytes: larger sets stay on disk.
+        synthetic: persons, images and seed of rendered sets; see `configs/base.py`.
+    """
+
+    data_dir: str
+    stored_size: int
+    channels: int
+    in_memory_bytes: int
+    synthetic: Mapping[str, int]
+
+
+def open_data(source: str, expressions: str, identities: str, reading: Reading, *, need_identities: bool) -> Data:
+    """Prepares what is not prepared yet and reads it.
+
+    Args:
+        source: 'synthetic', 'csv' or 'folder': where labelled faces come from.
+        expressions: the CSV or the folder.
+        identities: a CSV, 'synthetic', or '' for none; rendered expressions come with rendered identities.
+        reading: how.
+        need_identities: whether a face net will be trained.
+
+    Raises:
+        UserError: for an unknown source, a missing path, and whatever is wrong with the files.
+    """
+    if source not in (SYNTHETIC, 'csv', 'folder'):
+        raise UserError(f"config.data.source is {source!r}; use 'synthetic', 'csv' or 'folder'")
+    if source != SYNTHETIC and not expressions:
+        raise UserError(f'config.data.source is {source!r}: name the {source} with --config.data.expressions=PATH')
+    labelled, mark = _open_expressions(source, expressions, reading)
+    persons, other = None, ''
+    if need_identities and (identities or source == SYNTHETIC):
+        persons, other = _open_identities(identities or SYNTHETIC, reading)
+        _warn_of_shared(persons, labelled)
+    return Data(labelled, persons, f'{mark} {other}'.strip())
+
+
+def open_csv(path: str, class_names: tuple[str, ...], reading: Reading) -> Examples:
+    """Reads a user's CSV for evaluation: its classes must be among `class_names`, and may be fewer.
+
+    Raises:
+        UserError: for whatever is wrong with the file.
+    """
+    table = tables.read_expressions(path, class_names=class_names, complete=False)
+    return _load(_table_builder(table), reading, class_names=class_names)[0]
+
+
+def _open_expressions(source: str, path: str, reading: Reading) -> tuple[Examples, str]:
+    if source == SYNTHETIC:
+        counts = reading.synthetic
+        return _load(
+            _rendered(
+                'expressions',
+                reading,
+                persons=counts['train_persons'],
+                per_person=counts['train_images'],
+                test_persons=counts['test_persons'],
+                test_per_person=counts['test_images'],
+            ),
+            reading,
+        )
+    read = tables.read_expressions if source == 'csv' else tables.read_folder
+    return _load(_table_builder(read(path)), reading)
+
+
+def _open_identities(path: str, reading: Reading) -> tuple[Examples, str]:
+    if path == SYNTHETIC:
+        counts = reading.synthetic
+        persons, images = counts['identity_persons'], counts['identity_images']
+        return _load(_rendered('identities', reading, persons=persons, per_person=images), reading)
+    return _load(_table_builder(tables.read_identities(path)), reading)
+
+
+def _rendered(kind: str, reading: Reading, **counts: int):
+    return functools.partial(
+        synthetic_faces.builder,
+        kind,
+        size=reading.stored_size,
+        channels=reading.channels,
+        seed=reading.synthetic['seed'],
+        **counts,
+    )
+
+
+def _table_builder(table: tables.Table):
+    return functools.partial(table_faces.TableFaces, config=table_faces.table_config(table))
+
+
+def _load(make_builder, reading: Reading, class_names: tuple[str, ...] | None = None) -> tuple[Examples, str]:
+    builder = store.prepare(make_builder, Path(reading.data_dir or '~/.cache/fn2en_jax').expanduser())
+    examples = store.load(
+        builder,
+        size=reading.stored_size,
+        channels=reading.channels,
+        class_names=class_names,
+        in_memory_bytes=reading.in_memory_bytes,
+    )
+    return examples, f'{builder.name}/{builder.builder_config.name}/{builder.version}'
+
+
+def _warn_of_shared(identities: Examples, expressions: Examples) -> None:
+    shared = folds.shared_persons(identities, expressions)
+    if shared:
+        logging.warning(
+            '%d persons are in both sets, so the face net will have seen persons who are tested: %s%s',
+            len(shared),
+            ', '.join(shared[:5]),
+            ' ...' if len(shared) > 5 else '',
+        )

@@ -1,0 +1,261 @@
+"""Between TFDS on disk and `Examples` in memory: writing a set once, and reading it back decoded."""
+
+import concurrent.futures
+import contextlib
+import io
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from google.protobuf import json_format
+from google.protobuf import message as protobuf_message
+
+from fn2en_jax.data import images
+from fn2en_jax.data.builders import schema
+from fn2en_jax.data.examples import Examples
+from fn2en_jax.errors import UserError
+
+_CHUNK = 64  # records read and decoded by one thread at a time
+
+_TEXTS = ('label', 'subject', 'file', 'split')
+
+# How ArrayRecord words what the operating system refused, for example "write() failed: No space left on
+# device; ...".
+_SYSTEM_FAULT = re.compile(r'\w+\(\) failed: ([^;]+)')
+
+# What ArrayRecord, protobuf and TFDS raise over a damaged file.
+_READ_FAULTS = (RuntimeError, ValueError, KeyError, IndexError, protobuf_message.DecodeError)
+
+
+def prepare(
+    make_builder: Callable[..., tfds.core.DatasetBuilder], data_dir: str | Path
+) -> tfds.core.DatasetBuilder:
+    """Stores a set below `data_dir` unless it is there already; a failure leaves nothing half-written.
+
+    Args:
+      make_builder: called with the keyword `data_dir`: a builder class, or `functools.partial` of one with
+        its config.
+      data_dir: root folder of all stored sets; created where needed.
+
+    Returns:
+      The builder of the stored set.
+
+    Raises:
+      UserError: the folder cannot be written, the disk is full, a source image is bad, or the stored set is
+        damaged.
+    """
+    data_dir = Path(data_dir).expanduser()
+    with _disk_faults(data_dir):
+        data_dir.mkdir(parents=True, exist_ok=True)
+    builder = _open(make_builder, data_dir)
+    if not builder.data_path.exists():
+        _write(builder, data_dir)
+        builder = _open(make_builder, data_dir)
+    if schema.SPLIT not in builder.info.splits:
+        raise _damaged(builder, 'it lacks its description')
+    return builder
+
+
+def load(
+    builder: tfds.core.DatasetBuilder,
+    *,
+    size: int,
+    channels: int,
+    labels: str = 'label',
+    class_names: Sequence[str] | None = None,
+    in_memory_bytes: int = 4 << 30,
+) -> Examples:
+    """Reads a stored set, its images cut square and resized (see `images.fit`), in the order of their file
+    names.
+
+    Args:
+      builder: a builder with the schema of `builders.schema`, already prepared.
+      size: side S of the images in pixels.
+      channels: C, 1 or 3.
+      labels: which field the labels come from, 'label' or 'subject'.
+      class_names: the classes in the order of their numbers; None takes the names that occur, sorted.
+      in_memory_bytes: sets whose pixels need more than this stay on disk: their `images` is a `StoredImages`.
+
+    Returns:
+      N examples; the columns that the set does not know are None.
+
+    Raises:
+      UserError: a record or an image is damaged, or a label is not among `class_names`.
+    """
+    source = _Source(builder)
+    columns = source.columns()
+    order = np.array(sorted(range(len(source)), key=columns['file'].__getitem__), np.int64)
+    columns = {name: [column[i] for i in order] for name, column in columns.items()}
+    stored = StoredImages(source, order, tuple(columns['file']), size, channels)
+    names = tuple(class_names or sorted(set(columns[labels])))
+    return Examples(
+        images=stored.gather(np.arange(len(stored))) if stored.num_bytes <= in_memory_bytes else stored,
+        labels=_numbers(columns[labels], columns['file'], names, builder),
+        class_names=names,
+        subjects=tuple(columns['subject']) if all(columns['subject']) else None,
+        files=tuple(columns['file']),
+        folds=np.array(columns['fold'], np.int32) if max(columns['fold']) >= 0 else None,
+        splits=tuple(columns['split']) if any(columns['split']) else None,
+    )
+
+
+class StoredImages:
+    """The `Images` of a stored set: read and decoded when asked for, by threads (Pillow frees the GIL)."""
+
+    def __init__(
+        self, source: '_Source', order: np.ndarray, files: tuple[str, ...], size: int, channels: int
+    ):
+        """`order` [N]: the record of each image; `files`: N names for messages; the rest as in `load`."""
+        self._source, self._order, self._files = source, order, files
+        self._size, self._channels = size, channels
+        self._pool = concurrent.futures.ThreadPoolExecutor()
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, S, S, C)."""
+        return len(self._order), self._size, self._size, self._channels
+
+    @property
+    def num_bytes(self) -> int:
+        """What all images would take as one array."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def gather(self, ids: np.ndarray) -> np.ndarray:
+        """The images at positions `ids` [n], as uint8 [n, S, S, C]; raises UserError for a damaged one."""
+        ids = np.asarray(ids, np.int64)
+        out = np.empty((len(ids), *self.shape[1:]), np.uint8)
+        starts = range(0, len(ids), _CHUNK)
+        for _ in self._pool.map(lambda start: self._fill(out, ids, start), starts):
+            pass  # reraises what a thread raised
+        return out
+
+    def _fill(self, out: np.ndarray, ids: np.ndarray, start: int) -> None:
+        chunk = ids[start : start + _CHUNK]
+        for place, record in enumerate(self._source.read(self._order[chunk]), start):
+            file = self._files[ids[place]]
+            if record['file'] != file:
+                raise _damaged(self._source.builder, f'{record["file"]} stands where {file} was')
+            try:
+                out[place] = images.fit(images.decode(record['image'], self._channels), self._size)
+            except UserError as error:
+                raise _damaged(self._source.builder, f'{file}: {error}') from error
+
+
+class _Source:
+    """The records of a stored set, images still encoded."""
+
+    def __init__(self, builder: tfds.core.DatasetBuilder):
+        self.builder = builder
+        self._data = builder.as_data_source(schema.SPLIT, decoders={'image': tfds.decode.SkipDecoding()})
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def read(self, records: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
+        """Some records, in the order asked for; text as str."""
+        try:
+            return [_plain(record) for record in self._data.__getitems__([int(i) for i in records])]
+        except _READ_FAULTS as error:
+            raise _damaged(self.builder, f'{self._first_bad(records)} ({error})') from error
+
+    def columns(self) -> dict[str, list]:
+        """Everything but the images, in the order of storage."""
+        columns: dict[str, list] = {name: [] for name in ('file', 'label', 'subject', 'fold', 'split')}
+        for start in range(0, len(self), _CHUNK):
+            for record in self.read(range(start, min(start + _CHUNK, len(self)))):
+                for name, column in columns.items():
+                    column.append(record[name])
+        return columns
+
+    def _first_bad(self, records: Sequence[int] | np.ndarray) -> str:
+        for i in records:
+            try:
+                _plain(self._data[int(i)])
+            except _READ_FAULTS:
+                return f'record {int(i)} cannot be read'
+        return 'its records cannot be read together'
+
+
+def _plain(record: dict[str, Any]) -> dict[str, Any]:
+    empty = [name for name, value in record.items() if value is None]
+    if empty:  # what ArrayRecord returns, without complaint, for some records of a file cut short
+        raise ValueError(f'a record without {", ".join(empty)}')
+    return {name: value.decode() if name in _TEXTS else value for name, value in record.items()}
+
+
+def _numbers(
+    labels: Sequence[str], files: Sequence[str], names: tuple[str, ...], builder: tfds.core.DatasetBuilder
+) -> np.ndarray:
+    """Label names as int32 [N], indices into `names`."""
+    number = {name: k for k, name in enumerate(names)}
+    for label, file in zip(labels, files, strict=True):
+        if label not in number:
+            raise UserError(
+                f'{builder.data_dir}: {file}: unknown class {label!r}; the classes are {", ".join(names)}'
+            )
+    return np.array([number[label] for label in labels], np.int32)
+
+
+def _open(make_builder: Callable[..., tfds.core.DatasetBuilder], data_dir: Path) -> tfds.core.DatasetBuilder:
+    with _disk_faults(data_dir):
+        try:
+            return make_builder(data_dir=str(data_dir))
+        except json_format.ParseError as error:
+            raise UserError(
+                f'{data_dir}: the description of a stored set is damaged ({error}); delete it'
+            ) from error
+
+
+def _write(builder: tfds.core.DatasetBuilder, data_dir: Path) -> None:
+    """TFDS writes into a folder of its own and renames it at the end."""
+    logging.info('storing %s in %s', builder.info.full_name, builder.data_dir)
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    try:
+        # TFDS prints about downloads, of which there are none, and makes a folder for them.
+        quiet = contextlib.redirect_stdout(io.StringIO())
+        with _disk_faults(data_dir), tempfile.TemporaryDirectory() as downloads, quiet:
+            builder.download_and_prepare(file_format=schema.FILE_FORMAT, download_dir=downloads)
+    except BaseException as error:
+        if isinstance(error, UserError) and builder.data_path.exists():
+            return  # another process was quicker, and our folder could not take the name
+        _remove_empty(Path(builder.data_dir).parent, data_dir)
+        raise
+
+
+def _remove_empty(folder: Path, root: Path) -> None:
+    """Removes folders that TFDS made on its way down to the one it failed to write."""
+    while folder != root and folder.is_relative_to(root):
+        try:
+            folder.rmdir()
+        except OSError:
+            return  # holds other sets
+        folder = folder.parent
+
+
+@contextlib.contextmanager
+def _disk_faults(data_dir: Path) -> Iterator[None]:
+    """Turns what the operating system refuses into a UserError; ArrayRecord reports it in a RuntimeError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f'{data_dir}: cannot store data here ({error.strerror or error})') from error
+    except RuntimeError as error:
+        if found := _SYSTEM_FAULT.search(str(error)):
+            raise UserError(f'{data_dir}: cannot store data here ({found[1]})') from error
+        raise
+
+
+def _damaged(builder: tfds.core.DatasetBuilder, what: str) -> UserError:
+    return UserError(
+        f'the stored set in {builder.data_dir} is damaged: {what}; delete that folder, it will be made again'
+    )

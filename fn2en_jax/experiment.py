@@ -1,0 +1,348 @@
+"""One run: opens the data, trains the stages of every fold in order, evaluates, writes the results.
+
+A run is a list of stages under one engine. Each stage has its own checkpoints in WORKDIR/<fold>/<stage>; a finished
+stage is read back, an unfinished one goes on, so the same command continues a run wherever it stopped.
+"""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import platform
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+
+from fn2en_jax import checkpoint, engine, metrics, parallel, plots, report, results, workdir
+from fn2en_jax.data import batches, folds
+from fn2en_jax.data.sources import Data
+from fn2en_jax.errors import UserError
+from fn2en_jax.methods import METHODS
+from fn2en_jax.methods.base import NetState
+from fn2en_jax.plan import describe, parameter_table
+from fn2en_jax.stages import FACE_NET, Stage, Stages, augmentation, open_sets
+
+
+def run(config: ml_collections.ConfigDict, folder: str, mode: str = 'train') -> dict[str, Any]:
+    """Does what `launch.py` was asked for.
+
+    Args:
+        config: see `configs/base.py`.
+        folder: the workdir.
+        mode: 'train', or 'plan': check everything, say what would happen, train nothing.
+
+    Returns:
+        What `results.json` holds ({} for 'plan').
+
+    Raises:
+        UserError: for whatever the user can mend.
+        engine.Interrupted: after SIGTERM or Ctrl-C, when the state is saved.
+    """
+    check(config)
+    data = open_sets(config)
+    chosen = choose_folds(config, data)
+    path = Path(folder)
+    workdir.claim(path, {**plain(config), 'data_fingerprint': data.fingerprint})
+    workdir.write_json(path / 'folds.json', folds.to_json(chosen, data.expressions))
+    first = Stages(config, data, chosen[0])
+    stages = [first.build(name) for name in first.names()]
+    print(describe(stages, chosen, data.expressions, first.image_shape), flush=True)
+    tables = (f'{stage.name}\n{parameter_table(stage)}\n' for stage in stages)
+    workdir.write_text(path / 'parameters.txt', '\n'.join(tables))
+    if mode == 'plan':
+        return {}
+    with _only_run(path):
+        return Run(config, path, data, chosen).results()
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Refuses values that could only fail later.
+
+    Raises:
+        UserError: naming the key.
+    """
+    unknown = [name for name in config.methods if name not in METHODS]
+    if unknown or not config.methods:
+        raise UserError(f'unknown method {", ".join(unknown) or "(none)"}; choose from {", ".join(METHODS)} or all')
+    if config.dtype not in ('float32', 'bfloat16'):
+        raise UserError(f'config.dtype is {config.dtype!r}; use float32 or bfloat16')
+    if config.loss.class_weights not in ('none', 'balanced'):
+        raise UserError(f'config.loss.class_weights is {config.loss.class_weights!r}; use none or balanced')
+    if not 32 <= config.data.crop_size <= config.data.stored_size:
+        raise UserError(
+            f'config.data.crop_size is {config.data.crop_size}; it must be at least 32 and at most '
+            f'config.data.stored_size, which is {config.data.stored_size}'
+        )
+    if config.data.channels not in (1, 3):
+        raise UserError(f'config.data.channels is {config.data.channels}; use 1 (grey) or 3 (RGB)')
+    for key, value in workdir.flatten(plain(config)):
+        if key.endswith(('.epochs', '.batch_size', '.learning_rate', 'steps_per_dispatch', '.width')) and value <= 0:
+            raise UserError(f'config.{key} is {value}; it must be greater than 0')
+        if key.endswith('.batch_size'):
+            parallel.per_device(value)
+
+
+def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The config as nested JSON values."""
+    return {
+        key: plain(value)
+        if isinstance(value, ml_collections.ConfigDict)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+        for key, value in config.items()
+    }
+
+
+def choose_folds(config: ml_collections.ConfigDict, data: Data) -> tuple[folds.Fold, ...]:
+    """The folds that `config.fold` asks for.
+
+    Raises:
+        UserError: when there is no such fold.
+    """
+    if config.fold == 'none':
+        return (folds.all_data(data.expressions),)
+    every = folds.make_folds(data.expressions, num_folds=config.data.num_folds, seed=config.seed)
+    if config.fold == 'all':
+        return every
+    named = [fold for fold in every if config.fold in (fold.name, fold.name.removeprefix('fold'))]
+    if not named:
+        raise UserError(
+            f'config.fold is {config.fold!r}; choose all, none, or one of {", ".join(fold.name for fold in every)}'
+        )
+    return tuple(named)
+
+
+@contextlib.contextmanager
+def _only_run(folder: Path) -> Iterator[None]:
+    """Keeps a second process out of the workdir."""
+    with (folder / '.lock').open('w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f'another run is using the workdir {folder}; wait for it, or use another') from error
+        yield
+
+
+class Run:
+    """Training and evaluation of the chosen folds in one workdir."""
+
+    def __init__(self, config: ml_collections.ConfigDict, folder: Path, data: Data, chosen: tuple[folds.Fold, ...]):
+        self._config, self._folder, self._data, self._folds = config, folder, data, chosen
+        self._metrics = report.Metrics(folder)
+        self._seconds: dict[str, float] = {}
+        self._nets: dict[tuple[str, str], NetState] = {}
+        self._stopping = False
+        self._made = 0
+        names = [Stages(config, data, fold).names() for fold in chosen]
+        shared = FACE_NET in names[0]
+        self._total = sum(map(len, names)) - (len(chosen) - 1) * shared
+
+    def results(self) -> dict[str, Any]:
+        """Trains what is not trained yet and writes `results.json`, plots and predictions."""
+        with self._signals():
+            scores = {fold.name: self._fold(fold) for fold in self._folds}
+        names = self._data.expressions.class_names
+        judged = [name for name in results.TITLES if any(name in fold for fold in scores.values())]
+        methods = {
+            name: results.summarise({fold: score[name] for fold, score in scores.items()}, names) for name in judged
+        }
+        found = {
+            'class_names': list(names),
+            'methods': methods,
+            'seconds': self._seconds,
+            'seed': self._config.seed,
+            'versions': _versions(),
+        }
+        self._write(found)
+        self._metrics.close()
+        return found
+
+    def _write(self, found: dict[str, Any]) -> None:
+        plots.learning_curves(self._metrics.rows(), self._folder / 'learning_curves.png')
+        for name, method in found['methods'].items():
+            plots.confusion_matrix(
+                method['confusion_matrix'],
+                found['class_names'],
+                results.TITLES[name],
+                self._folder / f'confusion_{name}.png',
+            )
+        workdir.write_json(self._folder / 'results.json', found)
+        if found['methods']:
+            text = results.table(found['methods'], found['class_names'])
+            workdir.write_text(self._folder / 'results.txt', text + '\n')
+            print(f'\n{text}\n')
+        else:
+            print('\nTrained on everything (config.fold=none): there is nothing left to test on.\n')
+        print(f'Results, plots and learning curves are in {self._folder}')
+
+    # One fold.
+
+    def _fold(self, fold: folds.Fold) -> dict[str, dict[str, Any]]:
+        """The figures of each method on this fold's test images; {} where nothing is tested."""
+        stages = Stages(self._config, self._data, fold)
+        for name in stages.names():
+            self._net(stages, fold, name)
+        if not len(fold.test):
+            return {}
+        # A run of FN2EN also judges its own teacher, which is the fine-tuned baseline.
+        judged = {METHODS[method][-1]: method for method in METHODS if METHODS[method][-1] in stages.names()}
+        scores = {method: self._judge(stages, fold, name) for name, method in judged.items()}
+        self._nets = {key: net for key, net in self._nets.items() if key[1] == FACE_NET}
+        return scores
+
+    def _judge(self, stages: Stages, fold: folds.Fold, name: str) -> dict[str, Any]:
+        stage = stages.build(name)
+        state = parallel.replicate(self._net(stages, fold, name))
+        outputs = self._evaluate(stage, state, stage.frozen(lambda earlier: self._net(stages, fold, earlier)))
+        return metrics.classification(outputs['logits'], stage.test.labels, stage.test.class_names)
+
+    # One stage.
+
+    def _net(self, stages: Stages, fold: folds.Fold, name: str) -> NetState:
+        """The trained net of a stage: trained now if need be, else read back; earlier stages likewise."""
+        key = ('' if name == FACE_NET else fold.name, name)
+        if key not in self._nets:
+            stage = stages.build(name)
+            self._nets[key] = self._train(stage, lambda earlier: self._net(stages, fold, earlier))
+        return self._nets[key]
+
+    def _train(self, stage: Stage, nets: Any) -> NetState:
+        config = self._config
+        self._made += 1
+        title = f'[{self._made}/{self._total}] {stage.title}'
+        place = self._folder / stage.fold / stage.name
+        checkpoints = checkpoint.Checkpoints(place, keep=config.checkpoint.keep)
+        try:
+            found = checkpoints.newest(stage.template())
+            if found and found[0] == stage.last_step:
+                print(f'{title}: finished earlier', flush=True)
+                state, seconds = found[1], found[2]['seconds']
+            else:
+                state, seconds = self._fit(stage, title, nets, checkpoints, found)
+        finally:
+            checkpoints.close()
+        self._seconds['/'.join(filter(None, (stage.fold, stage.name)))] = round(seconds, 2)
+        return state
+
+    def _fit(self, stage: Stage, title: str, nets: Any, checkpoints: Any, found: Any) -> tuple[NetState, float]:
+        config, begin = self._config, found[0] if found else 0
+        frozen = stage.frozen(nets)
+        key = stage.key(config.seed)
+        print(f'{title}: {stage.last_step} steps' + (f', going on from step {begin}' if begin else ''), flush=True)
+        self._metrics.rewind(stage.fold, stage.name, begin)
+        progress = report.Progress(title, begin, stage.last_step)
+        pending: dict[str, float] = {}
+
+        def row(step: int, values: dict[str, float]) -> None:
+            progress.update(step, values)
+            pending.update(values)
+            if not (stage.test and self._eval_due(stage, step)):
+                flush(step)
+
+        def evaluate(step: int, state: Any) -> None:
+            pending.update(self._curve_point(stage, state, frozen))
+            flush(step)
+
+        def flush(step: int) -> None:
+            self._metrics.write(stage.fold, stage.name, step, step / stage.steps_per_epoch, pending)
+            pending.clear()
+
+        hooks = engine.Hooks(row, evaluate if stage.test else lambda step, state: None, lambda: self._stopping)
+        try:
+            return engine.fit(
+                stage.method,
+                lambda: stage.initial(config.seed, nets),
+                frozen,
+                self._feed(stage, key),
+                found=found,
+                key=key,
+                pace=self._pace(stage),
+                checkpoints=checkpoints,
+                hooks=hooks,
+            )
+        except engine.NonFiniteLoss as error:
+            raise UserError(
+                f'{stage.title}: training met a {error}; the last good checkpoint is kept. '
+                'Lower the learning rate of this stage, or clip its gradients (clip_norm)'
+            ) from error
+        finally:
+            progress.close()
+
+    def _pace(self, stage: Stage) -> engine.Pace:
+        log_every = max(1, round(stage.last_step / self._config.report.rows_per_stage))
+        return engine.Pace(
+            last_step=stage.last_step,
+            per_dispatch=self._config.steps_per_dispatch,
+            log_every=log_every,
+            eval_every=self._eval_every(stage, log_every),
+            save_seconds=self._config.checkpoint.every_seconds,
+        )
+
+    def _eval_every(self, stage: Stage, log_every: int) -> int:
+        if not self._config.report.evals_per_stage:
+            return 0
+        rows = max(1, round(stage.last_step / log_every / self._config.report.evals_per_stage))
+        return rows * log_every
+
+    def _eval_due(self, stage: Stage, step: int) -> bool:
+        every = self._pace(stage).eval_every
+        return step == stage.last_step or bool(every and step % every == 0)
+
+    def _feed(self, stage: Stage, key: Any) -> engine.Feed:
+        options = {'batch_size': stage.batch_size, 'augmentation': augmentation(self._config)}
+        if stage.train.in_memory:
+            return batches.Resident(stage.train, **options)
+        return batches.Streamed(stage.train, key=key, steps=self._config.steps_per_dispatch, **options)
+
+    def _curve_point(self, stage: Stage, state: Any, frozen: Any) -> dict[str, float]:
+        outputs = self._evaluate(stage, state, frozen)
+        point = {'test_loss': float(outputs['loss'].mean(dtype=np.float64))}
+        if 'logits' in outputs:
+            point['test_accuracy'] = float((outputs['logits'].argmax(1) == stage.test.labels).mean())
+        return point
+
+    def _evaluate(self, stage: Stage, state: Any, frozen: Any) -> dict[str, np.ndarray]:
+        return engine.evaluate(
+            stage.method,
+            state,
+            parallel.broadcast(frozen),
+            stage.test,
+            batch_size=stage.batch_size,
+            crop=self._config.data.crop_size,
+        )
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGTERM and Ctrl-C ask the loop to save and stop; a second one acts at once."""
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            del frame
+            self._stopping = True
+            signal.signal(number, before[number])
+            logging.info('stopping after the steps under way; send the signal again to stop at once')
+
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in before:
+            signal.signal(number, ask)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _versions() -> dict[str, str]:
+    packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+    device = jax.local_devices()[0]
+    return {
+        'python': platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+        'hardware': f'{jax.local_device_count()} x {device.device_kind} ({device.platform})',
+    }

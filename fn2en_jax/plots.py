@@ -1,0 +1,94 @@
+"""Pictures of a run: learning curves and confusion matrices, as PNG."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+INK, GRID = '#222222', '#dddddd'
+COLOURS = {'train': '#2a6fbb', 'test': '#d1495b'}
+
+
+def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """One panel per stage: loss (left axis) and, for classifiers, accuracy (right axis) over epochs; thin lines are folds.
+
+    Args:
+        rows: rows of `metrics.jsonl`.
+        path: the PNG to write.
+    """
+    stages = list(dict.fromkeys(row['stage'] for row in rows))
+    columns = min(3, len(stages))
+    lines = -(-len(stages) // columns)
+    figure = Figure(figsize=(4.6 * columns, 3.4 * lines), layout='constrained')
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axis in axes[len(stages) :]:
+        axis.remove()
+    for axis, stage in zip(axes, stages, strict=False):
+        _stage_panel(axis, stage, [row for row in rows if row['stage'] == stage])
+    _save(figure, path)
+
+
+def _stage_panel(axis: Any, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    accuracy = any('accuracy' in row for row in rows)
+    figure = 'accuracy' if accuracy else 'loss'
+    for fold in dict.fromkeys(row['fold'] for row in rows):
+        for name, colour in COLOURS.items():
+            key = figure if name == 'train' else f'test_{figure}'
+            points = [(row['epoch'], row[key]) for row in rows if row['fold'] == fold and key in row]
+            if points:
+                x, y = zip(*points, strict=True)
+                axis.plot(x, y, color=colour, linewidth=1.4, alpha=0.8, marker='o' if name == 'test' else '', ms=3)
+    axis.set_title(stage, color=INK, fontsize=11, loc='left')
+    axis.set_xlabel('epoch')
+    if accuracy:
+        axis.set_ylabel('accuracy')
+        axis.set_ylim(0, 1.02)
+    else:
+        axis.set_ylabel('regression loss per image')
+        axis.set_yscale('log')
+    handles = [axis.plot([], [], color=colour, label=name)[0] for name, colour in COLOURS.items()]
+    axis.legend(handles=handles, frameon=False, fontsize=9)
+    _tidy(axis)
+
+
+def confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str], title: str, path: Path) -> None:
+    """Rows are the truth; colour is the share of the row, the number in each cell counts images.
+
+    Args:
+        matrix: [K,K] counts.
+        class_names: K names.
+        title: above the picture.
+        path: the PNG to write.
+    """
+    counts = np.asarray(matrix)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    size = 1.8 + 0.62 * len(class_names)
+    figure = Figure(figsize=(size + 0.9, size), layout='constrained')
+    axis = figure.subplots()
+    picture = axis.imshow(share, cmap='Blues', vmin=0, vmax=1)
+    ticks = range(len(class_names))
+    axis.set_xticks(ticks, class_names, rotation=40, ha='right')
+    axis.set_yticks(ticks, class_names)
+    for row in ticks:
+        for column in ticks:
+            colour = 'white' if share[row, column] > 0.55 else INK
+            axis.text(column, row, str(counts[row, column]), ha='center', va='center', color=colour, fontsize=9)
+    axis.set(xlabel='predicted', ylabel='true')
+    axis.set_title(title, color=INK, fontsize=11, loc='left')
+    figure.colorbar(picture, ax=axis, shrink=0.85, label='share of the true class')
+    _save(figure, path)
+
+
+def _tidy(axis: Any) -> None:
+    axis.grid(color=GRID, linewidth=0.6)
+    axis.set_axisbelow(True)
+    for side in ('top', 'right'):
+        axis.spines[side].set_visible(False)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=130)

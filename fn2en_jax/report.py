@@ -1,0 +1,98 @@
+"""What a run says while it works: rows of metrics, TensorBoard events, progress with an ETA."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import tensorboardX
+from tqdm import tqdm
+
+from fn2en_jax import workdir
+
+
+class Metrics:
+    """`metrics.jsonl` and TensorBoard events of a workdir.
+
+    Rows are {'fold', 'stage', 'step', 'epoch', metric: value, ...}.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._path = folder / 'metrics.jsonl'
+        self._writers: dict[str, tensorboardX.SummaryWriter] = {}
+
+    def rewind(self, fold: str, stage: str, step: int) -> None:
+        """Forgets the rows of a stage after `step`, which a resumed run is about to write again."""
+        kept = [
+            row for row in self.rows() if (row['fold'], row['stage']) != (fold, stage) or row['step'] <= step
+        ]
+        workdir.write_text(self._path, ''.join(json.dumps(row) + '\n' for row in kept))
+
+    def write(self, fold: str, stage: str, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        """Appends a row and the TensorBoard events for it."""
+        row = {'fold': fold, 'stage': stage, 'step': step, 'epoch': round(epoch, 4), **values}
+        with self._path.open('a', encoding='utf-8') as file:
+            file.write(json.dumps(row) + '\n')
+        run = f'{fold}/{stage}' if fold else stage
+        if run not in self._writers:
+            self._writers[run] = tensorboardX.SummaryWriter(str(self._folder / 'tensorboard' / run))
+        for name, value in values.items():
+            self._writers[run].add_scalar(name, value, step)
+        self._writers[run].flush()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows so far; the half of a line that a kill may have left at the end is ignored."""
+        if not self._path.exists():
+            return []
+        lines = self._path.read_text(encoding='utf-8').splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith('\n')]
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+
+
+class Progress:
+    """Progress of one stage: a bar on a terminal, a plain line every few seconds elsewhere."""
+
+    def __init__(
+        self, title: str, begin: int, last: int, *, stream: TextIO | None = None, every_seconds: float = 10.0
+    ):
+        self._stream = stream or sys.stderr
+        self._title, self._begin, self._last = title, begin, last
+        self._every, self._started, self._printed = every_seconds, time.monotonic(), time.monotonic()
+        self._bar = (
+            tqdm(total=last, initial=begin, desc=title, unit='step', file=self._stream, leave=True)
+            if self._stream.isatty()
+            else None
+        )
+
+    def update(self, step: int, values: Mapping[str, float]) -> None:
+        """Shows that `step` is reached."""
+        note = '  '.join(f'{name} {value:.4g}' for name, value in values.items())
+        if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(step - self._bar.n)
+            return
+        now = time.monotonic()
+        if now - self._printed < self._every and step < self._last:
+            return
+        self._printed = now
+        left = (now - self._started) * (self._last - step) / max(1, step - self._begin)
+        print(
+            f'{self._title}: step {step}/{self._last}  {note}  ETA {clock(left)}', file=self._stream, flush=True
+        )
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f'{hours}:{minute:02d}:{second:02d}' if hours else f'{minute}:{second:02d}'

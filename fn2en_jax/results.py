@@ -1,0 +1,53 @@
+"""From the outputs of every fold to `results.json` and the table a run ends with."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fn2en_jax import metrics
+
+TITLES = {'scratch': 'Train from scratch (BN)', 'finetune': 'VGG fine-tune', 'fn2en': 'FN2EN'}
+SPREAD = ('accuracy', 'class_averaged_accuracy', 'macro_f1')  # figures with a mean and a spread over folds
+
+
+def summarise(folds: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:
+    """Joins the folds of one method.
+
+    Args:
+        folds: per fold what `metrics.classification` returns.
+        class_names: K names.
+
+    Returns:
+        The same keys over all test images of all folds (confusion matrices are added), `mean` and `std` (of the
+        sample, over folds; 0 for one fold) of the figures per fold, and `folds`.
+    """
+    pooled = metrics.summarise(sum(np.asarray(fold['confusion_matrix']) for fold in folds.values()), class_names)
+    values = {name: [fold[name] for fold in folds.values()] for name in SPREAD}
+    return {
+        **pooled,
+        'mean': {name: float(np.mean(value)) for name, value in values.items()},
+        'std': {name: float(np.std(value, ddof=1)) if len(value) > 1 else 0.0 for name, value in values.items()},
+        'folds': dict(folds),
+    }
+
+
+def table(methods: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]) -> str:
+    """The closing table: a line per method, then the accuracy of each class."""
+    order = [name for name in TITLES if name in methods]
+    lines = [f'{"method":26}{"accuracy":>16}{"class-averaged":>18}{"macro F1":>16}{"images":>9}']
+    for name in order:
+        cells = [_cell(methods[name], figure) for figure in SPREAD]
+        lines.append(f'{TITLES[name]:26}{cells[0]:>16}{cells[1]:>18}{cells[2]:>16}{methods[name]["num_examples"]:>9}')
+    width = max(10, *(len(name) + 2 for name in class_names))
+    lines += ['', 'accuracy per class, %', ' ' * 26 + ''.join(f'{name:>{width}}' for name in class_names)]
+    for name in order:
+        values = methods[name]['per_class_accuracy']
+        cells = ['-' if values[c] is None else f'{100 * values[c]:.1f}' for c in class_names]
+        lines.append(f'{TITLES[name]:26}' + ''.join(f'{cell:>{width}}' for cell in cells))
+    return '\n'.join(lines)
+
+
+def _cell(method: Mapping[str, Any], figure: str) -> str:
+    mean = f'{100 * method["mean"][figure]:.1f}'
+    return f'{mean} ± {100 * method["std"][figure]:.1f} %' if len(method['folds']) > 1 else f'{mean} %'

@@ -1,0 +1,366 @@
+"""From a config to the stages of a run: which net, which loss, which data, how long.
+
+Together with `experiment.py` this is where a config is read; nothing below knows that it exists.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from fn2en_jax import engine, optim, parallel, rng
+from fn2en_jax.data.augmentation import Augmentation
+from fn2en_jax.data.examples import Examples
+from fn2en_jax.data.folds import Fold
+from fn2en_jax.data.sources import Data, Reading, open_data
+from fn2en_jax.errors import UserError
+from fn2en_jax.methods import METHODS
+from fn2en_jax.methods.base import NetState
+from fn2en_jax.methods.classifier import Classifier
+from fn2en_jax.methods.finetune import NEW_LAYERS, from_face_net
+from fn2en_jax.methods.fn2en import FeatureRegression, TargetMoments, attach_head
+from fn2en_jax.models.expression_net import ExpressionFeatures, ExpressionNet
+from fn2en_jax.models.vgg_face import LAYERS, VGGFace
+from fn2en_jax.types import Key, PyTree
+from fn2en_jax.weights import files
+
+FACE_NET = 'face_net'
+Nets = Callable[[str], NetState]  # the trained net of an earlier stage
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage of one fold.
+
+    Attributes:
+        name: its name in `methods.METHODS`.
+        fold: the fold's name; '' where all folds share the stage.
+        method: makes the steps.
+        variables: key -> freshly initialised variables of the net.
+        adopt: (fresh variables, nets of earlier stages) -> the variables to start from.
+        frozen: nets of earlier stages -> what the step reads and never changes.
+        train, test: the data; test is None where nothing is tested.
+        batch_size, steps_per_epoch, last_step: the stage's length.
+    """
+
+    name: str
+    fold: str
+    method: Any
+    variables: Callable[[Key], PyTree]
+    adopt: Callable[[PyTree, Nets], PyTree]
+    frozen: Callable[[Nets], PyTree]
+    train: Examples
+    test: Examples | None
+    batch_size: int
+    steps_per_epoch: int
+    last_step: int
+
+    @property
+    def title(self) -> str:
+        return f'{self.fold} {self.name}' if self.fold else self.name
+
+    def key(self, seed: int) -> Key:
+        """The root of every random draw of this stage."""
+        return rng.stream(seed, f'{self.fold}/{self.name}')
+
+    def template(self) -> NetState:
+        """Shapes and dtypes of the stage's state, without computing it."""
+        return jax.eval_shape(lambda key: self.method.init(self.variables(key)), jax.random.PRNGKey(0))
+
+    def initial(self, seed: int, nets: Nets) -> NetState:
+        """The state at step 0."""
+        fresh = jax.jit(self.variables)(rng.named(self.key(seed), 'init'))
+        return jax.device_get(self.method.init(self.adopt(fresh, nets)))
+
+
+class Stages:
+    """Builds the stages of one fold.
+
+    Args:
+        config: of the run.
+        data: of the run.
+        fold: which examples train and which test.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, data: Data, fold: Fold):
+        self._config, self._data, self._fold = config, data, fold
+        self._train = data.expressions.take(fold.train)
+        self._test = data.expressions.take(fold.test) if len(fold.test) else None
+        self._dtype = jnp.dtype(config.dtype)
+
+    def names(self) -> tuple[str, ...]:
+        """The stages that the config's methods need, each once, in order of need."""
+        needed = dict.fromkeys(name for method in self._config.methods for name in METHODS[method])
+        return tuple(name for name in needed if name != FACE_NET or not self._config.face_net.weights)
+
+    def build(self, name: str) -> Stage:
+        """The stage of this name (see `methods.METHODS`)."""
+        builders = {
+            FACE_NET: self._face_net,
+            'finetune': self._finetune,
+            'stage1': self._stage1,
+            'stage2': self._stage2,
+            'scratch': self._scratch,
+        }
+        return builders[name]()
+
+    # One method per stage.
+
+    def _face_net(self) -> Stage:
+        config, identities = self._config.face_net, self._data.identities
+        if identities is None:
+            raise UserError(
+                'the face net needs either config.face_net.weights (a file) or config.data.identities '
+                "(a CSV with the columns file, identity, or 'synthetic')"
+            )
+        method = Classifier(
+            self._face_model(len(identities.class_names)),
+            'fc8',
+            self._optimiser(config.train, len(identities), NEW_LAYERS),
+            label_smoothing=config.label_smoothing,
+        )
+        return self._stage(
+            FACE_NET, config.train, method, identities, None, lambda fresh, nets: fresh, _no_weights(identities)
+        )
+
+    def _finetune(self) -> Stage:
+        config = self._config.finetune
+        method = self._classifier(self._face_model(self._num_classes), 'fc8', config, NEW_LAYERS)
+        return self._stage(
+            'finetune', config, method, self._train, self._test, self._adopt_face_net, self._class_weights()
+        )
+
+    def _stage1(self) -> Stage:
+        config = self._config.stage1
+        if config.layer not in LAYERS:
+            raise UserError(f'config.stage1.layer is {config.layer!r}; choose one of {", ".join(LAYERS)}')
+        train = self._train
+        if config.unlabelled:
+            if self._data.identities is None:
+                raise UserError('config.stage1.unlabelled needs config.data.identities')
+            train = _without_labels(train, self._data.identities)
+        teacher = self._face_model(self._num_classes)
+        method = FeatureRegression(
+            self._features(),
+            teacher,
+            config.layer,
+            self._optimiser(config, len(train), '$^'),
+            p=config.p,
+            reduction=config.reduction,
+            standardise=config.standardise,
+        )
+
+        def frozen(nets: Nets) -> PyTree:
+            variables = _variables(nets('finetune'))
+            return {'teacher': variables, **self._moments(teacher, variables)}
+
+        return self._stage('stage1', config, method, train, self._test, lambda fresh, nets: fresh, frozen)
+
+    def _stage2(self) -> Stage:
+        config = self._config.stage2
+        method = self._classifier(self._expression_net(self._config.expression_net.batch_norm), 'logits', config, 'head/.*')
+        return self._stage(
+            'stage2',
+            config,
+            method,
+            self._train,
+            self._test,
+            lambda fresh, nets: attach_head(fresh, nets('stage1')),
+            self._class_weights(),
+        )
+
+    def _scratch(self) -> Stage:
+        config = self._config.scratch
+        method = self._classifier(self._expression_net(batch_norm=True), 'logits', config, '$^')
+        return self._stage(
+            'scratch', config, method, self._train, self._test, lambda fresh, nets: fresh, self._class_weights()
+        )
+
+    # What they are made of.
+
+    @property
+    def _num_classes(self) -> int:
+        return len(self._data.expressions.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """[H,W,C] of what the nets see."""
+        data = self._config.data
+        return (data.crop_size, data.crop_size, data.channels)
+
+    def _face_model(self, num_classes: int) -> VGGFace:
+        config = self._config.face_net
+        return VGGFace(
+            num_classes=num_classes,
+            width=config.width,
+            batch_norm=config.batch_norm,
+            dropout_rate=config.dropout_rate,
+            fc_features=config.fc_features,
+            input_scale=config.input_scale,
+            dtype=self._dtype,
+        )
+
+    def _target_shape(self) -> tuple[int, ...]:
+        model = self._face_model(self._num_classes)
+        image = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
+        shapes = jax.eval_shape(lambda key, x: model.init_with_output(key, x)[0], jax.random.PRNGKey(0), image)
+        return tuple(shapes[self._config.stage1.layer].shape[1:])
+
+    def _features(self) -> ExpressionFeatures:
+        config = self._config.expression_net
+        return ExpressionFeatures(
+            features=tuple(config.features),
+            target_shape=self._target_shape(),
+            batch_norm=config.batch_norm,
+            input_scale=config.input_scale,
+            dtype=self._dtype,
+        )
+
+    def _expression_net(self, batch_norm: bool) -> ExpressionNet:
+        config = self._config.expression_net
+        return ExpressionNet(
+            num_classes=self._num_classes,
+            features=tuple(config.features),
+            target_shape=self._target_shape(),
+            hidden=config.hidden,
+            dropout_rate=config.dropout_rate,
+            batch_norm=batch_norm,
+            input_scale=config.input_scale,
+            dtype=self._dtype,
+        )
+
+    def _classifier(self, model: Any, output: str, config: ml_collections.ConfigDict, new_layers: str) -> Classifier:
+        loss = self._config.loss
+        optimiser = self._optimiser(config, len(self._train), new_layers)
+        return Classifier(model, output, optimiser, label_smoothing=loss.label_smoothing, flip_test=loss.flip_test)
+
+    def _optimiser(self, config: ml_collections.ConfigDict, examples: int, new_layers: str) -> optim.Optimiser:
+        steps_per_epoch = _steps_per_epoch(examples, config.batch_size)
+        return optim.Optimiser(
+            kind=config.optimiser,
+            learning_rate=config.learning_rate,
+            total_steps=_last_step(config.epochs, steps_per_epoch),
+            steps_per_epoch=steps_per_epoch,
+            schedule=config.schedule,
+            drop_epochs=tuple(config.drop_epochs),
+            drop_factor=config.drop_factor,
+            warmup_epochs=config.warmup_epochs,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            decay_mask=config.decay_mask,
+            clip_norm=config.clip_norm,
+            groups=(('new', new_layers, config.new_layers_multiplier), ('rest', '.*', 1.0)),
+        )
+
+    def _stage(
+        self,
+        name: str,
+        config: ml_collections.ConfigDict,
+        method: Any,
+        train: Examples,
+        test: Examples | None,
+        adopt: Callable[[PyTree, Nets], PyTree],
+        frozen: Callable[[Nets], PyTree],
+    ) -> Stage:
+        model = method.student if isinstance(method, FeatureRegression) else method.model
+        image = jnp.zeros((1, *self.image_shape), jnp.float32)
+        steps_per_epoch = _steps_per_epoch(len(train), config.batch_size)
+        return Stage(
+            name=name,
+            fold='' if name == FACE_NET else self._fold.name,
+            method=method,
+            variables=lambda key: model.init(key, image),
+            adopt=adopt,
+            frozen=frozen,
+            train=train,
+            test=test,
+            batch_size=config.batch_size,
+            steps_per_epoch=steps_per_epoch,
+            last_step=_last_step(config.epochs, steps_per_epoch),
+        )
+
+    def _adopt_face_net(self, fresh: PyTree, nets: Nets) -> PyTree:
+        path = self._config.face_net.weights
+        face = files.load(path) if path else _variables(nets(FACE_NET))
+        return from_face_net(fresh, face)
+
+    def _class_weights(self) -> Callable[[Nets], PyTree]:
+        if self._config.loss.class_weights == 'none':
+            return _no_weights(self._train)
+        counts = np.bincount(self._train.labels, minlength=self._num_classes)
+        weights = len(self._train) / (self._num_classes * counts)
+        return lambda nets: {'class_weights': weights.astype(np.float32)}
+
+    def _moments(self, teacher: VGGFace, variables: PyTree) -> dict[str, np.ndarray]:
+        """Mean and standard deviation of each channel of the target over the labelled training images."""
+        outputs = engine.evaluate(
+            TargetMoments(teacher, self._config.stage1.layer),
+            parallel.replicate({}),
+            parallel.broadcast({'teacher': variables}),
+            self._train,
+            batch_size=self._config.stage1.batch_size,
+            crop=self._config.data.crop_size,
+        )
+        mean = outputs['mean'].mean(0, dtype=np.float64)
+        variance = outputs['square'].mean(0, dtype=np.float64) - mean**2
+        # A channel that never fires would be blown up by its own rounding noise: it keeps a tenth of the typical scale.
+        floor = 0.1 * np.sqrt(max(float(variance.mean()), 1e-12))
+        scale = np.maximum(np.sqrt(np.maximum(variance, 0)), floor)
+        return {'mean': mean.astype(np.float32), 'scale': scale.astype(np.float32)}
+
+
+def open_sets(config: ml_collections.ConfigDict) -> Data:
+    """Opens the sets that `config.data` names; identities only when a face net will be trained or stage 1 wants them."""
+    needs_face_net = any(FACE_NET in METHODS[method] for method in config.methods)
+    return open_data(
+        config.data.source,
+        config.data.expressions,
+        config.data.identities,
+        reading(config),
+        need_identities=needs_face_net and (not config.face_net.weights or config.stage1.unlabelled),
+    )
+
+
+def reading(config: ml_collections.ConfigDict) -> Reading:
+    """How the config wants sets to be kept and read."""
+    data = config.data
+    return Reading(data.data_dir, data.stored_size, data.channels, data.in_memory_bytes, data.synthetic)
+
+
+def augmentation(config: ml_collections.ConfigDict) -> Augmentation:
+    """The augmentation that every stage of the run applies."""
+    return Augmentation(crop=config.data.crop_size, **config.augment)
+
+
+def _steps_per_epoch(examples: int, batch_size: int) -> int:
+    return max(1, round(examples / batch_size))
+
+
+def _last_step(epochs: float, steps_per_epoch: int) -> int:
+    return max(1, round(epochs * steps_per_epoch))
+
+
+def _variables(net: NetState) -> dict[str, PyTree]:
+    return {'params': net.params, 'batch_stats': net.stats} if net.stats else {'params': net.params}
+
+
+def _no_weights(examples: Examples) -> Callable[[Nets], PyTree]:
+    ones = np.ones(len(examples.class_names), np.float32)
+    return lambda nets: {'class_weights': ones}
+
+
+def _without_labels(labelled: Examples, more: Examples) -> Examples:
+    """Both sets as images only: every label is 0, and nothing in stage 1 reads it."""
+    sets = (labelled, more)
+    count = sum(map(len, sets))
+    return Examples(
+        images=np.concatenate([s.gather(np.arange(len(s))) for s in sets]),
+        labels=np.zeros(count, np.int32),
+        class_names=('unlabelled',),
+        subjects=None,
+        files=tuple(name for s in sets for name in s.files),
+    )

@@ -1,0 +1,90 @@
+"""The folder of a run: whose it is, and writing into it so that a kill leaves old or new files, never halves."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fn2en_jax.errors import UserError
+
+# Keys that change how or how much a run does, not what any of its stages computes.
+FREE_KEYS = ('methods', 'fold', 'checkpoint', 'report', 'data.data_dir', 'data.in_memory_bytes', 'steps_per_dispatch')
+
+
+def claim(folder: Path, config: Mapping[str, Any]) -> None:
+    """Creates the folder and writes `config.json`, or checks that the one there is of the same run.
+
+    Args:
+        folder: the workdir.
+        config: nested plain values (JSON).
+
+    Raises:
+        UserError: when the folder cannot be written, or was made with other settings (they are named).
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f'cannot write to the workdir {folder}: {error.strerror}; choose another --workdir') from error
+    path = folder / 'config.json'
+    if path.exists():
+        _compare(path, config)
+    write_json(path, config)
+
+
+def _compare(path: Path, config: Mapping[str, Any]) -> None:
+    old, new = dict(flatten(read_json(path))), dict(flatten(json.loads(json.dumps(config))))
+    missing = object()
+    differing = [
+        f'{key} ({json.dumps(old[key]) if key in old else "unset"} there, '
+        f'{json.dumps(new[key]) if key in new else "unset"} now)'
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, missing) != new.get(key, missing) and not _free(key)
+    ]
+    if differing:
+        raise UserError(
+            f'the workdir {path.parent} belongs to a run with other settings: {"; ".join(differing)}. '
+            'Use another --workdir, or the same settings to go on with that run'
+        )
+
+
+def _free(key: str) -> bool:
+    return any(key == free or key.startswith(free + '.') for free in FREE_KEYS)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """Yields ('a.b.c', value) for every leaf of nested mappings."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f'{prefix}{key}.')
+        else:
+            yield f'{prefix}{key}', value
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file of a workdir.
+
+    Raises:
+        UserError: when it is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError as error:
+        raise UserError(f'{path} does not exist; is {path.parent} the workdir of a finished run?') from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f'{path} is damaged ({error}); delete it and run the same command again') from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replaces a JSON file in one step."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + '\n')
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a text file in one step: readers and crashes see the old file or the new one."""
+    temporary = path.with_name(path.name + '.tmp')
+    temporary.write_text(text, encoding='utf-8')
+    os.replace(temporary, path)

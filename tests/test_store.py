@@ -1,0 +1,265 @@
+"""Writing a set once and reading it back, and what happens when disk or data are bad."""
+
+import dataclasses
+import functools
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fn2en_jax.data import images, store, tables
+from fn2en_jax.data.builders import table_faces
+from fn2en_jax.data.examples import Images
+from fn2en_jax.errors import UserError
+
+NUM = 70  # more than one thread's chunk
+SUBJECTS = ('ann', 'bob', 'cem', 'dan', 'eve')
+
+
+def picture(k: int) -> np.ndarray:
+    """Image k of the set, grey [16, 16]: a square of its own brightness in a corner of its own."""
+    image = np.full((16, 16), 3 * k, np.uint8)
+    image[8 * (k % 2) : 8 * (k % 2) + 8, :8] = 255 - k
+    return image
+
+
+@pytest.fixture(scope='module')
+def table(tmp_path_factory) -> tables.Table:
+    """File names count downwards, so that the order of the table is not that of the names."""
+    folder = tmp_path_factory.mktemp('faces')
+    lines = ['file,expression,subject,fold']
+    for k in range(NUM):
+        Image.fromarray(picture(k)).save(folder / f'{99 - k}.png')
+        subject = SUBJECTS[k % 5]
+        lines.append(f'{99 - k}.png,{("joy", "anger", "fear")[k % 3]},{subject},{k % 5 % 2}')
+    (folder / 'faces.csv').write_text('\n'.join(lines))
+    return tables.read_expressions(folder / 'faces.csv')
+
+
+def maker(table: tables.Table):
+    return functools.partial(table_faces.TableFaces, config=table_faces.table_config(table))
+
+
+@pytest.fixture(scope='module')
+def builder(table, tmp_path_factory):
+    return store.prepare(maker(table), tmp_path_factory.mktemp('stored'))
+
+
+@pytest.fixture
+def own_builder(table, tmp_path):
+    """A stored set that a test may damage."""
+    return store.prepare(maker(table), tmp_path / 'stored')
+
+
+def root_of(builder) -> Path:
+    return Path(builder.data_dir_root)
+
+
+def record_file(builder):
+    (path,) = Path(builder.data_dir).glob('*.array_record*')
+    return path
+
+
+def test_everything_comes_back_in_the_order_of_the_names(builder):
+    examples = store.load(builder, size=16, channels=1)
+    assert examples.files == tuple(f'{99 - k}.png' for k in reversed(range(NUM)))
+    np.testing.assert_array_equal(examples.images[..., 0], [picture(k) for k in reversed(range(NUM))])
+    assert examples.class_names == ('anger', 'fear', 'joy')
+    assert examples.labels.dtype == np.int32
+    assert examples.labels.tolist() == [(2, 0, 1)[k % 3] for k in reversed(range(NUM))]
+    assert examples.subjects == tuple(SUBJECTS[k % 5] for k in reversed(range(NUM)))
+    assert examples.folds.tolist() == [k % 5 % 2 for k in reversed(range(NUM))]
+    assert examples.splits is None
+
+
+def test_size_and_channels(builder):
+    examples = store.load(builder, size=8, channels=3)
+    expected = [images.fit(np.repeat(picture(k)[..., None], 3, -1), 8) for k in reversed(range(NUM))]
+    np.testing.assert_array_equal(examples.images, expected)
+
+
+def test_a_set_above_the_limit_stays_on_disk_and_looks_the_same(builder):
+    within = store.load(builder, size=8, channels=1, in_memory_bytes=NUM * 64)
+    above = store.load(builder, size=8, channels=1, in_memory_bytes=NUM * 64 - 1)
+    assert within.in_memory
+    assert not above.in_memory
+    assert isinstance(above.images, Images)
+    assert above.images.shape == within.images.shape
+    ids = np.random.RandomState(0).randint(0, NUM, 150)  # three chunks, with repetitions
+    np.testing.assert_array_equal(above.images.gather(ids), within.images[ids])
+    np.testing.assert_array_equal(above.take(ids[:9]).take([4, 2]).gather([1]), within.images[ids[[2]]])
+    assert above.gather(np.arange(0)).shape == (0, 8, 8, 1)
+    assert dataclasses.replace(above, images=within.images).files == within.files
+
+
+def test_labels_from_subjects(builder):
+    examples = store.load(builder, size=8, channels=1, labels='subject')
+    assert examples.class_names == SUBJECTS
+    assert [examples.class_names[k] for k in examples.labels] == list(examples.subjects)
+
+
+def test_given_class_names_fix_the_numbers(builder):
+    names = ('joy', 'neutral', 'fear', 'anger')
+    examples = store.load(builder, size=8, channels=1, class_names=names)
+    assert examples.class_names == names
+    assert examples.labels[-1] == 0  # image 0, joy
+
+
+def test_a_label_outside_the_given_names(builder):
+    with pytest.raises(UserError, match=r"30\.png: unknown class 'joy'; the classes are anger, fear"):
+        store.load(builder, size=8, channels=1, class_names=('anger', 'fear'))
+
+
+def test_what_is_stored_is_not_written_again(builder, table):
+    before = record_file(builder).stat().st_mtime_ns
+    again = store.prepare(maker(table), root_of(builder))
+    assert again.data_dir == builder.data_dir
+    assert record_file(again).stat().st_mtime_ns == before
+
+
+def test_nothing_but_the_set_is_left_behind(own_builder, capfd):
+    root = root_of(own_builder)
+    assert {path.name for path in root.iterdir()} == {'table_faces'}
+    assert not list(root.rglob('*incomplete*'))
+    assert capfd.readouterr().out == ''
+
+
+# ------------------------------------------------------------------- bad disks
+
+
+@pytest.mark.parametrize('folder', ['file/stored', 'file'])
+def test_a_folder_that_cannot_be_made(table, tmp_path, folder):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(
+        UserError, match=rf'^{tmp_path}/{folder}: cannot store data here \((Not a directory|File exists)\)$'
+    ):
+        store.prepare(maker(table), tmp_path / folder)
+
+
+def test_a_read_only_folder(table):
+    with pytest.raises(UserError, match=r'^/proc/stored: cannot store data here \('):
+        store.prepare(maker(table), '/proc/stored')
+
+
+def test_a_full_disk_leaves_nothing(table, tmp_path):
+    """The system refuses to let any file grow: what ArrayRecord sees is the same as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    make_builder = maker(table)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(UserError) as caught:
+            store.prepare(make_builder, tmp_path / 'stored')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(caught.value) == f'{tmp_path}/stored: cannot store data here (File too large)'
+    assert list((tmp_path / 'stored').iterdir()) == []
+
+
+def test_a_failure_does_not_touch_other_sets(own_builder, table, monkeypatch):
+    def full_disk(data):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(images, 'storable', full_disk)
+    other = dataclasses.replace(table, labels=table.labels[::-1])
+    with pytest.raises(UserError, match=r'\(No space left on device\)$'):
+        store.prepare(maker(other), root_of(own_builder))
+    assert len(store.load(own_builder, size=8, channels=1)) == NUM
+    assert not list(root_of(own_builder).rglob('*incomplete*'))
+
+
+def test_other_errors_are_not_blamed_on_the_disk(table, tmp_path, monkeypatch):
+    def defect(data):
+        raise RuntimeError('a defect of ours')
+
+    monkeypatch.setattr(images, 'storable', defect)
+    with pytest.raises(RuntimeError, match='a defect of ours'):
+        store.prepare(maker(table), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_may_prepare_the_same_set(table, tmp_path, monkeypatch):
+    """The other one finishes while this one is at its first image."""
+    others = []
+
+    def storable(data):
+        if not others:
+            others.append(None)
+            others[0] = store.prepare(maker(table), tmp_path)
+        return data
+
+    monkeypatch.setattr(images, 'storable', storable)
+    builder = store.prepare(maker(table), tmp_path)
+    assert builder.data_dir == others[0].data_dir
+    assert len(store.load(builder, size=8, channels=1)) == NUM
+    assert not list(tmp_path.rglob('*incomplete*'))
+
+
+# ------------------------------------------------------------------- damaged sets
+
+
+@pytest.mark.parametrize(
+    'damage',
+    [
+        lambda data: b'',
+        lambda data: data[: len(data) // 4],
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-100],
+        lambda data: data[:100] + b'\xff' * 200 + data[300:],
+    ],
+    ids=['empty', 'quarter', 'half', 'cut', 'overwritten'],
+)
+def test_damaged_records(own_builder, damage):
+    path = record_file(own_builder)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError) as caught:
+        store.load(own_builder, size=8, channels=1)
+    message = str(caught.value)
+    assert message.startswith(f'the stored set in {own_builder.data_dir} is damaged: ')
+    assert message.endswith('delete that folder, it will be made again')
+
+
+def test_records_that_vanish_after_opening(own_builder):
+    record_file(own_builder).unlink()
+    with pytest.raises(UserError, match='No such file'):
+        store.load(own_builder, size=8, channels=1)
+
+
+def test_pixels_never_come_under_another_name(builder, table):
+    order = np.arange(NUM)
+    stored = store.StoredImages(
+        store._Source(builder), order, (table.files[1], table.files[0], *table.files[2:]), 8, 1
+    )
+    np.testing.assert_array_equal(stored.gather([2])[0], images.fit(picture(2)[..., None], 8))
+    with pytest.raises(UserError, match=r'99\.png stands where 98\.png was'):
+        stored.gather([0])
+
+
+@pytest.mark.parametrize('text', ['{"name', ''])
+def test_damaged_description(own_builder, table, text):
+    path = Path(own_builder.data_dir) / 'dataset_info.json'
+    path.unlink()
+    path.write_text(text)
+    with pytest.raises(UserError, match='description of a stored set is damaged'):
+        store.prepare(maker(table), root_of(own_builder))
+
+
+def test_lost_description(own_builder, table):
+    (Path(own_builder.data_dir) / 'dataset_info.json').unlink()
+    with pytest.raises(UserError, match='is damaged: it lacks its description'):
+        store.prepare(maker(table), root_of(own_builder))
+
+
+def test_a_damaged_image_is_named(table, tmp_path, monkeypatch):
+    sound = images.storable
+    spoilt = table.paths[60].read_bytes()
+    monkeypatch.setattr(images, 'storable', lambda data: data[:-30] if data == spoilt else sound(data))
+    builder = store.prepare(maker(table), tmp_path)
+    with pytest.raises(UserError, match=r'39\.png: the image is truncated'):
+        store.load(builder, size=8, channels=1)
+    lazy = store.load(builder, size=8, channels=1, in_memory_bytes=0)
+    bad = lazy.files.index('39.png')
+    assert lazy.gather([bad - 1, bad + 1]).shape == (2, 8, 8, 1)  # its neighbours are fine
+    with pytest.raises(UserError, match=r'39\.png: the image is truncated'):
+        lazy.gather([bad])
