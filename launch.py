@@ -15,7 +15,7 @@ from ml_collections import config_flags
 
 from fn2en_jax import commands
 
-CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, with the method after a colon.', lock_config=True)
+CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, with the method after a colon.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder for checkpoints, results and plots.')
 MODE = flags.DEFINE_enum('mode', 'train', ['train', 'plan'], 'plan: check, say what would be done, train nothing.')
 

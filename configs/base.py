@@ -42,12 +42,13 @@ def get_config(argument: str = 'fn2en') -> ml_collections.ConfigDict:
     config.fold = 'all'  # 'all', the name of one fold, or 'none': train once on everything and test nothing
     config.dtype = 'float32'  # of the computation: 'float32' or 'bfloat16'; parameters are float32
     config.steps_per_dispatch = 50  # training steps the device makes without the host
+    config.compilation_cache = ''  # where compiled steps are kept; '' is ~/.cache/fn2en_jax/xla, 'none' is nowhere
 
     data = config.data = ml_collections.ConfigDict()
     data.source = 'synthetic'  # 'synthetic', 'csv' or 'folder'
     data.expressions = ''  # csv: file, expression[, subject][, fold | split]; folder: one sub-folder per class
     data.identities = ''  # csv: file, identity, for training the face net; 'synthetic' for rendered persons
-    data.data_dir = ''  # where prepared sets are kept; '' is ~/.cache/fn2en_jax
+    data.data_dir = ''  # where prepared sets are kept; '' is ~/.cache/fn2en_jax/data
     data.in_memory_bytes = 4 << 30  # larger sets stay on disk and stream from the host
     data.num_folds = 5  # folds made when the data brings none
     data.channels = 3  # 1: grey, 3: RGB
@@ -58,8 +59,8 @@ def get_config(argument: str = 'fn2en') -> ml_collections.ConfigDict:
     data.synthetic.seed = 0
     data.synthetic.identity_persons = 200
     data.synthetic.identity_images = 20
-    data.synthetic.train_persons = 30
-    data.synthetic.train_images = 14
+    data.synthetic.train_persons = 60
+    data.synthetic.train_images = 7
     data.synthetic.test_persons = 100
     data.synthetic.test_images = 14
 

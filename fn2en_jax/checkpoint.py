@@ -1,7 +1,9 @@
 """Checkpoints of one stage: asynchronous, bounded in number, verified when they are read."""
 
+import contextlib
 import errno
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +58,20 @@ class Checkpoints:
             try:
                 state, meta = self._read(step, template)
             # Damage shows as whatever error the layer that met it raises, so no narrower class would do.
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 first = str(error).strip().split('\n')[0][:200]
                 logging.warning('checkpoint %s is damaged, using the one before: %s', self.folder / str(step), first)
                 continue
             return step, state, meta
+        return None
+
+    def facts(self) -> dict[str, Any] | None:
+        """What the newest whole checkpoint says of itself, without its arrays; None when there is none."""
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
+            except Exception as error:
+                logging.warning('checkpoint %s is damaged, using the one before: %s', self.folder / str(step), error)
         return None
 
     def drop_after(self, step: int | None) -> None:
@@ -86,17 +97,15 @@ class Checkpoints:
         return state, meta
 
 
-class _disk_errors:
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
     """Turns a full or read-only disk into a message; everything else passes."""
-
-    def __init__(self, folder: Path):
-        self._folder = folder
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f'no space left on the disk of {self._folder}; free some and run the same command again')
-        if isinstance(error, PermissionError):
-            raise UserError(f'cannot write {self._folder}: permission denied; choose another --workdir')
+    try:
+        yield
+    except PermissionError as error:
+        raise UserError(f'cannot write {folder}: permission denied; choose another --workdir') from error
+    except (OSError, ValueError, RuntimeError) as error:  # the last two are how tensorstore words a full disk
+        if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
+            message = f'no space left on the disk of {folder}; free some and run the same command again'
+            raise UserError(message) from error
+        raise

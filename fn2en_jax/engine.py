@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 from fn2en_jax import checkpoint, parallel
 from fn2en_jax.data.batches import Reader, eval_batches
 from fn2en_jax.data.examples import Examples
-from fn2en_jax.methods.base import Method
+from fn2en_jax.methods.base import Evaluator, Method
 from fn2en_jax.types import Key, PyTree
 
 
@@ -82,6 +82,7 @@ def fit(
     pace: Pace,
     checkpoints: checkpoint.Checkpoints,
     hooks: Hooks,
+    facts: Mapping[str, Any],
 ) -> tuple[PyTree, float]:
     """Trains until `pace.last_step`, going on from a checkpoint if there is one.
 
@@ -95,6 +96,7 @@ def fit(
         pace: how long, how often.
         checkpoints: of this stage.
         hooks: where metrics go.
+        facts: what every checkpoint says of the net beside its arrays: class names, preprocessing.
 
     Returns:
         (final state as host arrays, seconds spent training over all runs, compilation included).
@@ -105,7 +107,7 @@ def fit(
     """
     begin, state, meta = found or (0, initial(), {'seconds': 0.0})
     checkpoints.drop_after(begin if found else None)
-    loop = _Loop(method, frozen, feed, key, pace, checkpoints, hooks, meta['seconds'])
+    loop = _Loop(method, frozen, feed, key, pace, checkpoints, hooks, facts, meta['seconds'])
     state = loop.run(begin, state)
     checkpoints.wait()
     return state, loop.seconds
@@ -123,6 +125,7 @@ class _Loop:
         pace: Pace,
         checkpoints: checkpoint.Checkpoints,
         hooks: Hooks,
+        facts: Mapping[str, Any],
         spent: float,
     ):
         self._dispatch = parallel.train_dispatch(method, feed.reader)
@@ -130,6 +133,7 @@ class _Loop:
         self._feed, self._pace, self._checkpoints, self._hooks = feed, pace, checkpoints, hooks
         self._resident = None if feed.reader.streamed else parallel.place(feed.reader, feed.arrays(0))
         self._counts: dict[int, Any] = {}
+        self._facts = facts
         self._spent, self._started, self._saved = spent, time.monotonic(), time.monotonic()
 
     @property
@@ -181,7 +185,7 @@ class _Loop:
         # The losses were those of the steps before their updates: the last update may have spoilt the net.
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
             raise NonFiniteLoss(f'parameters that are not finite at step {step}')
-        self._checkpoints.save(step, state, {'seconds': self.seconds})
+        self._checkpoints.save(step, state, {**self._facts, 'seconds': self.seconds})
         self._saved = time.monotonic()
         if stopping and not last:
             self._checkpoints.wait()
@@ -189,7 +193,7 @@ class _Loop:
 
 
 def evaluate(
-    method: Method, state: PyTree, frozen: PyTree, examples: Examples, *, batch_size: int, crop: int
+    method: Evaluator, state: PyTree, frozen: PyTree, examples: Examples, *, batch_size: int, crop: int
 ) -> dict[str, np.ndarray]:
     """Runs `method.eval_step` over a whole set, in order; padding is cut off, nothing is dropped.
 

@@ -21,6 +21,7 @@ from absl import logging
 
 from fn2en_jax import checkpoint, engine, metrics, parallel, plots, report, results, workdir
 from fn2en_jax.data import batches, folds
+from fn2en_jax.data.examples import Examples
 from fn2en_jax.data.sources import Data
 from fn2en_jax.errors import UserError
 from fn2en_jax.methods import METHODS
@@ -45,14 +46,15 @@ def run(config: ml_collections.ConfigDict, folder: str, mode: str = 'train') -> 
         engine.Interrupted: after SIGTERM or Ctrl-C, when the state is saved.
     """
     check(config)
+    _keep_compiled_steps(config.compilation_cache)
     data = open_sets(config)
     chosen = choose_folds(config, data)
-    path = Path(folder)
-    workdir.claim(path, {**plain(config), 'data_fingerprint': data.fingerprint})
-    workdir.write_json(path / 'folds.json', folds.to_json(chosen, data.expressions))
     first = Stages(config, data, chosen[0])
     stages = [first.build(name) for name in first.names()]
     print(describe(stages, chosen, data.expressions, first.image_shape), flush=True)
+    path = Path(folder)
+    workdir.claim(path, {**plain(config), 'data_fingerprint': data.fingerprint})
+    workdir.write_json(path / 'folds.json', folds.to_json(chosen, data.expressions))
     tables = (f'{stage.name}\n{parameter_table(stage)}\n' for stage in stages)
     workdir.write_text(path / 'parameters.txt', '\n'.join(tables))
     if mode == 'plan':
@@ -117,6 +119,13 @@ def choose_folds(config: ml_collections.ConfigDict, data: Data) -> tuple[folds.F
             f'config.fold is {config.fold!r}; choose all, none, or one of {", ".join(fold.name for fold in every)}'
         )
     return tuple(named)
+
+
+def _keep_compiled_steps(folder: str) -> None:
+    """Compiling takes longer than training a small net: folds, resumed and later runs share what was compiled."""
+    if folder != 'none':
+        jax.config.update('jax_compilation_cache_dir', folder or str(workdir.cache('xla')))
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
 @contextlib.contextmanager
@@ -199,9 +208,10 @@ class Run:
 
     def _judge(self, stages: Stages, fold: folds.Fold, name: str) -> dict[str, Any]:
         stage = stages.build(name)
-        state = parallel.replicate(self._net(stages, fold, name))
-        outputs = self._evaluate(stage, state, stage.frozen(lambda earlier: self._net(stages, fold, earlier)))
-        return metrics.classification(outputs['logits'], stage.test.labels, stage.test.class_names)
+        test = self._data.expressions.take(fold.test)
+        frozen = stage.frozen(lambda earlier: self._net(stages, fold, earlier))
+        outputs = self._evaluate(stage, test, parallel.replicate(self._net(stages, fold, name)), frozen)
+        return metrics.classification(outputs['logits'], test.labels, test.class_names)
 
     # One stage.
 
@@ -247,14 +257,15 @@ class Run:
                 flush(step)
 
         def evaluate(step: int, state: Any) -> None:
-            pending.update(self._curve_point(stage, state, frozen))
-            flush(step)
+            if stage.test is not None:
+                pending.update(self._curve_point(stage, stage.test, state, frozen))
+                flush(step)
 
         def flush(step: int) -> None:
             self._metrics.write(stage.fold, stage.name, step, step / stage.steps_per_epoch, pending)
             pending.clear()
 
-        hooks = engine.Hooks(row, evaluate if stage.test else lambda step, state: None, lambda: self._stopping)
+        hooks = engine.Hooks(row, evaluate, lambda: self._stopping)
         try:
             return engine.fit(
                 stage.method,
@@ -266,6 +277,7 @@ class Run:
                 pace=self._pace(stage),
                 checkpoints=checkpoints,
                 hooks=hooks,
+                facts=self._facts(stage),
             )
         except engine.NonFiniteLoss as error:
             raise UserError(
@@ -274,6 +286,12 @@ class Run:
             ) from error
         finally:
             progress.close()
+
+    def _facts(self, stage: Stage) -> dict[str, Any]:
+        """What a checkpoint must say for its net to be used without this run."""
+        data = self._config.data
+        preprocessing = {key: data[key] for key in ('stored_size', 'crop_size', 'channels')}
+        return {'class_names': list(stage.train.class_names), 'preprocessing': preprocessing}
 
     def _pace(self, stage: Stage) -> engine.Pace:
         log_every = max(1, round(stage.last_step / self._config.report.rows_per_stage))
@@ -296,24 +314,25 @@ class Run:
         return step == stage.last_step or bool(every and step % every == 0)
 
     def _feed(self, stage: Stage, key: Any) -> engine.Feed:
-        options = {'batch_size': stage.batch_size, 'augmentation': augmentation(self._config)}
+        size, augment = stage.batch_size, augmentation(self._config)
         if stage.train.in_memory:
-            return batches.Resident(stage.train, **options)
-        return batches.Streamed(stage.train, key=key, steps=self._config.steps_per_dispatch, **options)
+            return batches.Resident(stage.train, batch_size=size, augmentation=augment)
+        steps = self._config.steps_per_dispatch
+        return batches.Streamed(stage.train, batch_size=size, augmentation=augment, key=key, steps=steps)
 
-    def _curve_point(self, stage: Stage, state: Any, frozen: Any) -> dict[str, float]:
-        outputs = self._evaluate(stage, state, frozen)
+    def _curve_point(self, stage: Stage, test: Examples, state: Any, frozen: Any) -> dict[str, float]:
+        outputs = self._evaluate(stage, test, state, frozen)
         point = {'test_loss': float(outputs['loss'].mean(dtype=np.float64))}
         if 'logits' in outputs:
-            point['test_accuracy'] = float((outputs['logits'].argmax(1) == stage.test.labels).mean())
+            point['test_accuracy'] = float((outputs['logits'].argmax(1) == test.labels).mean())
         return point
 
-    def _evaluate(self, stage: Stage, state: Any, frozen: Any) -> dict[str, np.ndarray]:
+    def _evaluate(self, stage: Stage, test: Examples, state: Any, frozen: Any) -> dict[str, np.ndarray]:
         return engine.evaluate(
             stage.method,
             state,
             parallel.broadcast(frozen),
-            stage.test,
+            test,
             batch_size=stage.batch_size,
             crop=self._config.data.crop_size,
         )
@@ -328,7 +347,7 @@ class Run:
             signal.signal(number, before[number])
             logging.info('stopping after the steps under way; send the signal again to stop at once')
 
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {int(number): signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         for number in before:
             signal.signal(number, ask)
         try:

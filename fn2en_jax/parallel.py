@@ -17,7 +17,7 @@ from fn2en_jax import rng
 from fn2en_jax.data.augmentation import centre_crop
 from fn2en_jax.data.batches import Reader
 from fn2en_jax.errors import UserError
-from fn2en_jax.methods.base import Method
+from fn2en_jax.methods.base import Evaluator, Method
 from fn2en_jax.metrics import Mean
 from fn2en_jax.types import Array, Key, PyTree
 
@@ -127,14 +127,14 @@ def train_dispatch(method: Method, reader: Reader) -> Callable[..., tuple[PyTree
 
 
 @functools.lru_cache(maxsize=32)
-def _eval_dispatch(method: Method, crop: int) -> Callable[..., PyTree]:
+def _eval_dispatch(method: Evaluator, crop: int) -> Callable[..., PyTree]:
     def step(state: PyTree, frozen: PyTree, batch: PyTree) -> PyTree:
         return method.eval_step(state, frozen, {**batch, 'image': centre_crop(batch['image'], crop)})
 
     return jax.pmap(step, axis_name=AXIS, in_axes=(0, None, 0))
 
 
-def eval_outputs(method: Method, crop: int, state: PyTree, frozen: PyTree, batch: PyTree) -> PyTree:
+def eval_outputs(method: Evaluator, crop: int, state: PyTree, frozen: PyTree, batch: PyTree) -> PyTree:
     """Per-example outputs of one host batch [B,...], still on the devices as [D,b,...].
 
     Args:

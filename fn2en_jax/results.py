@@ -22,7 +22,8 @@ def summarise(folds: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]
         The same keys over all test images of all folds (confusion matrices are added), `mean` and `std` (of the
         sample, over folds; 0 for one fold) of the figures per fold, and `folds`.
     """
-    pooled = metrics.summarise(sum(np.asarray(fold['confusion_matrix']) for fold in folds.values()), class_names)
+    matrices = np.stack([fold['confusion_matrix'] for fold in folds.values()])
+    pooled = metrics.summarise(matrices.sum(0), class_names)
     values = {name: [fold[name] for fold in folds.values()] for name in SPREAD}
     return {
         **pooled,

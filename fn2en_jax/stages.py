@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from fn2en_jax import engine, optim, parallel, rng
+from fn2en_jax import engine, optim, parallel, rng, workdir
 from fn2en_jax.data.augmentation import Augmentation
 from fn2en_jax.data.examples import Examples
 from fn2en_jax.data.folds import Fold
@@ -314,7 +314,7 @@ class Stages:
 
 
 def open_sets(config: ml_collections.ConfigDict) -> Data:
-    """Opens the sets that `config.data` names; identities only when a face net will be trained or stage 1 wants them."""
+    """Opens the sets that `config.data` names; identities only for training a face net, or when stage 1 wants them."""
     needs_face_net = any(FACE_NET in METHODS[method] for method in config.methods)
     return open_data(
         config.data.source,
@@ -328,7 +328,8 @@ def open_sets(config: ml_collections.ConfigDict) -> Data:
 def reading(config: ml_collections.ConfigDict) -> Reading:
     """How the config wants sets to be kept and read."""
     data = config.data
-    return Reading(data.data_dir, data.stored_size, data.channels, data.in_memory_bytes, data.synthetic)
+    folder = data.data_dir or str(workdir.cache('data'))
+    return Reading(folder, data.stored_size, data.channels, data.in_memory_bytes, data.synthetic)
 
 
 def augmentation(config: ml_collections.ConfigDict) -> Augmentation:

@@ -10,7 +10,12 @@ from typing import Any
 from fn2en_jax.errors import UserError
 
 # Keys that change how or how much a run does, not what any of its stages computes.
-FREE_KEYS = ('methods', 'fold', 'checkpoint', 'report', 'data.data_dir', 'data.in_memory_bytes', 'steps_per_dispatch')
+FREE_KEYS = ('methods', 'fold', 'checkpoint', 'report', 'data.data_dir', 'data.in_memory_bytes', 'steps_per_dispatch', 'compilation_cache')
+
+
+def cache(name: str) -> Path:
+    """A folder of ours among the user's caches, where nothing is kept that cannot be made again."""
+    return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'fn2en_jax' / name
 
 
 def claim(folder: Path, config: Mapping[str, Any]) -> None:

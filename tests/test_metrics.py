@@ -85,18 +85,18 @@ def test_pooled_folds_are_the_summary_of_all_examples():
     assert metrics.summarise(np.sum(folds, axis=0), NAMES) == metrics.classification(scores, labels, NAMES)
 
 
-@pytest.mark.parametrize("scores, labels", [
-    (np.ones((2, 2)), np.array([0, 1])), (np.ones((2, 3)), np.array([0])),
-    (np.array([[1, 2, np.nan]]), np.array([0])), (np.ones((1, 3)), np.array([3])),
-    (np.ones((1, 3)), np.array([-1])), (np.ones((0, 3)), np.zeros(0, int)),
+@pytest.mark.parametrize(("scores", "labels", "message"), [
+    (np.ones((2, 2)), np.array([0, 1]), "shape"), (np.ones((2, 3)), np.array([0]), "shape"),
+    (np.array([[1, 2, np.nan]]), np.array([0]), "not finite"), (np.ones((1, 3)), np.array([3]), "labels"),
+    (np.ones((1, 3)), np.array([-1]), "labels"), (np.ones((0, 3)), np.zeros(0, int), "no figures"),
 ])
-def test_classification_refuses_what_it_cannot_count(scores, labels):
-    with pytest.raises(ValueError):
+def test_classification_refuses_what_it_cannot_count(scores, labels, message):
+    with pytest.raises(ValueError, match=message):
         metrics.classification(scores, labels, NAMES)
 
 
 def test_summary_refuses_a_matrix_that_does_not_fit():
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="shape"):
         metrics.summarise(np.ones((2, 3)))
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="3 classes"):
         metrics.summarise(np.ones((2, 2)), NAMES)

@@ -292,7 +292,7 @@ def test_every_field_that_alters_the_pictures_is_in_the_name():
     ],
 )
 def test_impossible_settings_are_refused(kind, fields):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r'must be|have no test part|need size'):
         synthetic_faces.builder_config(kind, **fields)
 
 
@@ -372,5 +372,5 @@ def test_contact_sheet_places_pictures_and_captions(tmp_path):
     ('images', 'captions'), [(np.zeros((0, 4, 4, 3), np.uint8), ()), (np.zeros((2, 4, 4, 3), np.uint8), 'a')]
 )
 def test_contact_sheet_refuses_what_it_cannot_show(images, captions):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match='images'):
         contact_sheet.compose(images, captions)

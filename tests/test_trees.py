@@ -42,7 +42,7 @@ def test_a_leaf_without_group_is_an_error():
 
 
 def test_a_malformed_expression_is_an_error():
-    with pytest.raises(UserError, match="group 'new'.*not a regular expression"):
+    with pytest.raises(UserError, match=r"group 'new'.*not a regular expression"):
         trees.match_groups(net(), (("new", "fc8/("),))
 
 

@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from absl import logging
 
@@ -13,6 +13,7 @@ from fn2en_jax.data.examples import Examples
 from fn2en_jax.errors import UserError
 
 SYNTHETIC = 'synthetic'
+MakeBuilder = Callable[..., Any]  # called with data_dir=, gives a TFDS builder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Reading:
     """How sets are kept and read.
 
     Attributes:
-        data_dir: where prepared sets are stored; '' is ~/.cache/fn2en_jax.
+        data_dir: where prepared sets are stored.
         stored_size: side of the images, pixels.
         channels: 1 (grey) or 3 (RGB).
         in_memory_bytes: larger sets stay on disk.
@@ -110,23 +111,19 @@ def _open_identities(path: str, reading: Reading) -> tuple[Examples, str]:
     return _load(_table_builder(tables.read_identities(path)), reading)
 
 
-def _rendered(kind: str, reading: Reading, **counts: int):
-    return functools.partial(
-        synthetic_faces.builder,
-        kind,
-        size=reading.stored_size,
-        channels=reading.channels,
-        seed=reading.synthetic['seed'],
-        **counts,
-    )
+def _rendered(kind: str, reading: Reading, **counts: int) -> MakeBuilder:
+    fields = {'size': reading.stored_size, 'channels': reading.channels, 'seed': reading.synthetic['seed'], **counts}
+    return lambda data_dir: synthetic_faces.builder(kind, data_dir=data_dir, **fields)
 
 
-def _table_builder(table: tables.Table):
+def _table_builder(table: tables.Table) -> MakeBuilder:
     return functools.partial(table_faces.TableFaces, config=table_faces.table_config(table))
 
 
-def _load(make_builder, reading: Reading, class_names: tuple[str, ...] | None = None) -> tuple[Examples, str]:
-    builder = store.prepare(make_builder, Path(reading.data_dir or '~/.cache/fn2en_jax').expanduser())
+def _load(
+    make_builder: MakeBuilder, reading: Reading, class_names: tuple[str, ...] | None = None
+) -> tuple[Examples, str]:
+    builder = store.prepare(make_builder, reading.data_dir)
     examples = store.load(
         builder,
         size=reading.stored_size,

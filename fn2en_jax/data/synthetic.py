@@ -1,16 +1,16 @@
 """Procedural faces: persons, facial movements and nuisance drawn with signed distances, in NumPy alone.
 
-A picture is a pure function of (seed, person, shot). Three layers, each of them plain numbers that a test can
-read:
+A picture is a pure function of (seed, person, shot), in steps of plain numbers that a test can read:
 
-    person(seed, index)                       -> Person     what stays the same: head, features, hair, habits
-    movement(person, expression, rng)         -> [A, 2]     action units (Ekman and Friesen's FACS), left and
-    right geometry(person, movement)                -> Geometry   where brows, lids, nose and lips end up
-    draw(person, geometry, nuisance, size)    -> uint8 [S, S, 3]
+    person(seed, index)                           -> Person    what stays: head, features, hair, habits
+    movement(person, expression, intensity, rng)  -> [A, 2]    FACS action units, left and right
+    geometry(person, movement)                    -> Geometry  where brows, lids, nose and lips end up
+    nuisance(rng, person)                         -> Nuisance  pose, light, camera, clothes
+    draw(person, shot, size)                      -> uint8 [S, S, 3]
 
 Design. Who somebody is dominates a picture and what they express is a small change on top of it: everyone has
 their own resting brow, lids and mouth line, their own gain per action unit, and intensities run down to
-barely visible. Colours of hair and skin come from narrow families and the illuminant varies per shot, so that
+faint. Colours of hair and skin come from narrow families and the illuminant varies per shot, so that
 telling persons apart takes the shape of their features, which is also what expressions move.
 
 Coordinates. Face units: the head's half height is about 1, u and x point right in the picture, v and y point

@@ -25,8 +25,18 @@ class NetState(NamedTuple):
     stats: PyTree
 
 
-class Method(Protocol):
-    """A way to train. Implementations are hashable, so equal methods share one compiled step.
+class Evaluator(Protocol):
+    """Something that judges images. Implementations are hashable, so equal ones share one compiled step."""
+
+    def __hash__(self) -> int: ...
+
+    def eval_step(self, state: Any, frozen: PyTree, batch: Batch) -> dict[str, Array]:
+        """Per-example outputs, each [B, ...]; of a method always 'loss' [B], of a classifier also 'logits' [B,K]."""
+        ...
+
+
+class Method(Evaluator, Protocol):
+    """A way to train.
 
     `State` is any pytree of arrays; a method with several networks keeps several `NetState`s in it. `frozen` is a
     pytree of arrays that the step reads and never changes: a teacher, class weights.
@@ -36,10 +46,6 @@ class Method(Protocol):
         self, state: Any, frozen: PyTree, batch: Batch, key: Key, axis: str | None = None
     ) -> tuple[Any, dict[str, Mean]]:
         """One update; with `axis`, gradients and metrics are summed over that mapped axis."""
-        ...
-
-    def eval_step(self, state: Any, frozen: PyTree, batch: Batch) -> dict[str, Array]:
-        """Per-example outputs, each [B, ...]: always 'loss' [B]; classifiers add 'logits' [B,K]."""
         ...
 
 

@@ -61,10 +61,14 @@ class Classifier:
     def eval_step(self, state: NetState, frozen: PyTree, batch: Batch) -> dict[str, Array]:
         """Per-example 'loss' [B] and 'logits' [B,K]."""
         variables = {'params': state.params, 'batch_stats': state.stats}
-        logits = self.model.apply(variables, batch['image'])[self.output]
+        logits = self._logits(variables, batch['image'])
         if self.flip_test:
-            logits = (logits + self.model.apply(variables, batch['image'][:, :, ::-1])[self.output]) / 2
+            logits = (logits + self._logits(variables, batch['image'][:, :, ::-1])) / 2
         return {'loss': self._loss(logits, frozen, batch), 'logits': logits}
+
+    def _logits(self, variables: PyTree, images: Array) -> Array:
+        activations: Any = self.model.apply(variables, images)
+        return activations[self.output]
 
     def _loss(self, logits: Array, frozen: PyTree, batch: Batch) -> Array:
         return losses.cross_entropy(

@@ -11,6 +11,7 @@ cross-entropy; it is a `Classifier` whose variables come from `attach_head`.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +77,8 @@ class FeatureRegression:
 
     def eval_step(self, state: NetState, frozen: PyTree, batch: Batch) -> dict[str, Array]:
         """Per-example regression 'loss' [B], and 'target_power' [B], the loss of predicting the target's mean."""
-        features = self.student.apply({'params': state.params, 'batch_stats': state.stats}, batch['image'])
+        variables = {'params': state.params, 'batch_stats': state.stats}
+        features: Any = self.student.apply(variables, batch['image'])
         target = self._target(frozen, batch)
         mean = frozen['mean'] if not self.standardise else jnp.zeros_like(frozen['mean'])
         constant = jnp.broadcast_to(mean, target.shape).astype(target.dtype)
@@ -86,7 +88,7 @@ class FeatureRegression:
         return losses.feature_regression(features, target, p=self.p, reduction=self.reduction)
 
     def _target(self, frozen: PyTree, batch: Batch) -> Array:
-        response = self.teacher.apply(frozen['teacher'], batch['image'])[self.layer].astype(jnp.float32)
+        response = _response(self.teacher, self.layer, frozen, batch)
         if self.standardise:
             scale = jnp.expand_dims(frozen['scale'], range(response.ndim - 1))
             response = (response - jnp.expand_dims(frozen['mean'], range(response.ndim - 1))) / scale
@@ -104,9 +106,15 @@ class TargetMoments:
     def eval_step(self, state: PyTree, frozen: PyTree, batch: Batch) -> dict[str, Array]:
         """Per-example channel means of the response and of its square, each [B,F]; `frozen` holds `teacher`."""
         del state
-        response = self.teacher.apply(frozen['teacher'], batch['image'])[self.layer].astype(jnp.float32)
+        response = _response(self.teacher, self.layer, frozen, batch)
         flat = response.reshape(response.shape[0], -1, response.shape[-1])
         return {'mean': flat.mean(1), 'square': (flat**2).mean(1)}
+
+
+def _response(teacher: VGGFace, layer: str, frozen: PyTree, batch: Batch) -> Array:
+    """G(I): the teacher's activation in inference mode, float32."""
+    activations: Any = teacher.apply(frozen['teacher'], batch['image'])
+    return activations[layer].astype(jnp.float32)
 
 
 def attach_head(variables: Mapping[str, PyTree], features: NetState) -> dict[str, PyTree]:

@@ -1,4 +1,9 @@
-"""Convolution and max pooling as the face net and the expression net use them."""
+"""Convolution and max pooling as the face net and the expression net use them.
+
+Everywhere the values are those of plain `jax.lax`. On the CPU alone, some gradients take another way to the same
+values (`conv_cpu`); the choice is made when a program is lowered for its platform, so programs for GPU and TPU
+hold no trace of it. The price is that reverse-mode differentiation only, and only once, goes through both.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,19 +12,71 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fn2en_jax.models import conv_cpu
 from fn2en_jax.types import Array
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-def convolve(image: Array, kernel: Array) -> Array:
-    """Cross-correlate `image` [B,H,W,C] with `kernel` [h,w,C,F]: stride 1, zero padding, same size [B,H,W,F]."""
+def _convolve(image: Array, kernel: Array) -> Array:
     return jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=_LAYOUT)
 
 
-def max_pool(image: Array) -> Array:
-    """Maxima of the 2x2 squares of `image` [B,H,W,C] -> [B,H//2,W//2,C]; a last odd row or column is left out."""
+@jax.custom_vjp
+def convolve(image: Array, kernel: Array) -> Array:
+    """Cross-correlates `image` [B,H,W,C] with `kernel` [h,w,C,F]: stride 1, zero padding, same size [B,H,W,F]."""
+    return _convolve(image, kernel)
+
+
+def _convolve_forward(image: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _convolve(image, kernel), (image, kernel)
+
+
+def _convolve_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    image, kernel = kept
+
+    def plain(image: Array, gradient: Array) -> Array:
+        return jax.linear_transpose(lambda kernel: _convolve(image, kernel), kernel)(gradient)[0]
+
+    def on_cpu(image: Array, gradient: Array) -> Array:
+        return conv_cpu.kernel_gradient(image, gradient, kernel.shape[:2])
+
+    to_image = jax.linear_transpose(lambda image: _convolve(image, kernel), image)(gradient)[0]
+    if not conv_cpu.suits(image, kernel.shape):
+        return to_image, plain(image, gradient)
+    return to_image, jax.lax.platform_dependent(image, gradient, cpu=on_cpu, default=plain)
+
+
+convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _max_pool(image: Array) -> Array:
     return nn.max_pool(image, (2, 2), strides=(2, 2), padding="VALID")
+
+
+@jax.custom_vjp
+def max_pool(image: Array) -> Array:
+    """Maxima of the 2x2 squares of `image` [B,H,W,C] -> [B,H//2,W//2,C]; a last odd row or column is left out.
+
+    Of equal maxima the first, row by row, receives the gradient (as in PyTorch).
+    """
+    return _max_pool(image)
+
+
+def _max_pool_forward(image: Array) -> tuple[Array, tuple[Array, Array]]:
+    maxima = _max_pool(image)
+    return maxima, (image, maxima)
+
+
+def _max_pool_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array]:
+    def plain(image: Array, maxima: Array, gradient: Array) -> Array:
+        del maxima
+        return jax.vjp(_max_pool, image)[1](gradient)[0]
+
+    return (jax.lax.platform_dependent(*kept, gradient, cpu=conv_cpu.pool_gradient, default=plain),)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 class Conv(nn.Module):

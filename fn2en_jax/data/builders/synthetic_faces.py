@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 from PIL import Image
@@ -96,26 +96,28 @@ class SyntheticFacesConfig(tfds.core.BuilderConfig):
         return train + self._part('test', 'test', self.test_persons, self.test_per_person)
 
     def _part(self, part: str, split: str, persons: int, per_person: int) -> list[Task]:
+        """One part: expressions take turns, or are left to chance where persons are the classes."""
+        turns = (None,) if self.kind == 'identities' else synthetic.EXPRESSIONS
         tasks = []
         for number in range(persons * per_person):
             who, shot = divmod(number, per_person)
-            expression = (
-                None
-                if self.kind == 'identities'
-                else synthetic.EXPRESSIONS[number % len(synthetic.EXPRESSIONS)]
-            )
-            person = FIRST_PERSON[part] + who
+            person, expression = FIRST_PERSON[part] + who, turns[number % len(turns)]
             tasks.append(Task(self.seed, person, shot, expression, self.size, self.channels, split))
         return tasks
 
 
 class SyntheticFaces(tfds.core.GeneratorBasedBuilder):
-    """Faces rendered by `fn2en_jax.data.synthetic`; the version rises whenever the renderer's pictures
-    change."""
+    """Faces rendered by `fn2en_jax.data.synthetic`; the version rises whenever its pictures change."""
 
     VERSION = tfds.core.Version('1.0.0')
-    BUILDER_CONFIGS = [SyntheticFacesConfig(kind=kind, **DEFAULTS[kind]) for kind in KINDS]
+    BUILDER_CONFIGS: ClassVar = [SyntheticFacesConfig(kind=kind, **DEFAULTS[kind]) for kind in KINDS]
     processes = 0  # that draw; 0 chooses by the size of the set
+
+    def _create_builder_config(self, builder_config: Any, version: str | None) -> Any:
+        """Any setting is as good as those of the class; TFDS would warn of it as of a custom one."""
+        if isinstance(builder_config, SyntheticFacesConfig):
+            return builder_config
+        return super()._create_builder_config(builder_config, version)
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -133,16 +135,9 @@ class SyntheticFaces(tfds.core.GeneratorBasedBuilder):
         tasks = self.builder_config.tasks()
         for key, (task, encoded) in enumerate(zip(tasks, _drawn(tasks, self.processes), strict=True)):
             name = f'person_{task.person:04d}'
-            expression = task.expression
-            file = (
-                f'{name}/shot_{task.shot:03d}.png'
-                if expression is None
-                else f'{name}/{task.shot:03d}_{expression}.png'
-            )
-            yield (
-                key,
-                schema.example(encoded, label=expression or name, subject=name, file=file, split=task.split),
-            )
+            label = task.expression or name
+            file = f'{name}/{task.shot:03d}_{label}.png'
+            yield key, schema.example(encoded, label=label, subject=name, file=file, split=task.split)
 
 
 def draw(task: Task) -> bytes:
@@ -169,8 +164,7 @@ def _drawn(tasks: list[Task], processes: int) -> Iterator[bytes]:
 
 
 def builder_config(kind: str, **fields: int) -> SyntheticFacesConfig:
-    """The setting of one data set: the defaults of `kind`, overridden by `fields`. Raises ValueError as
-    `builder`."""
+    """The setting of one data set: the defaults of `kind`, overridden. Raises ValueError as `builder`."""
     if kind not in DEFAULTS:
         raise ValueError(f'kind must be one of {KINDS}, got {kind!r}')
     return SyntheticFacesConfig(kind=kind, **{**DEFAULTS[kind], **fields})
@@ -181,6 +175,7 @@ def builder(kind: str, *, data_dir: str | pathlib.Path, processes: int = 0, **fi
 
     Call `download_and_prepare()` on it, which draws and writes the set on the first call and does nothing
     afterwards. `processes` that draw: 0 chooses by the size of the set; the pictures do not depend on it.
+    More than one are started by spawning, so a script needs its `if __name__ == '__main__'`.
     Raises ValueError for an unknown kind or an impossible setting.
     """
     config = builder_config(kind, **fields)

@@ -1,0 +1,81 @@
+"""Gradients that XLA's CPU backend computes slowly, in a form that it computes fast. No other backend sees them.
+
+XLA turns a weight gradient into a convolution whose window is the whole image, after transposing image and
+gradient; for wide shallow maps that is several times slower than the forward pass. Here it is a matrix product
+for a few images at a time. The nine taps of a 3x3 kernel are split between the operands, three shifts along the
+width in one and three along the height in the other, so that 6 copies do what 9 do in the usual im2col, and the
+product is less skewed. The backward pass of max pooling is elementwise work instead of `select_and_scatter`.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from fn2en_jax.types import Array
+
+# Pixels in one matrix product. Fewer waste its set-up, many push the copies out of the second-level cache.
+_PIXELS = 1024
+# Below this many input channels the copies cost more than the product gains.
+_FEWEST_CHANNELS = 8
+
+
+def suits(image: Array, kernel_shape: tuple[int, ...]) -> bool:
+    """Whether `kernel_gradient` is the faster way for `image` [B,H,W,C] and a kernel [h,w,C,F] of odd sides."""
+    return image.shape[-1] >= _FEWEST_CHANNELS and all(side % 2 == 1 for side in kernel_shape[:2])
+
+
+def kernel_gradient(image: Array, gradient: Array, kernel_size: tuple[int, int]) -> Array:
+    """Gradient [h,w,C,F] of a same-size, stride-1 convolution by its kernel.
+
+    image: [B,H,W,C], what the convolution read; gradient: [B,H,W,F] of the loss by its output;
+    kernel_size: (h, w), both odd. Sums in float32, returns the dtype of `image`.
+    """
+    channels, features = image.shape[-1], gradient.shape[-1]
+    height, width = kernel_size
+
+    def product(total: Array, both: tuple[Array, Array]) -> tuple[Array, None]:
+        # Tap (i, j) pairs the image moved j - w//2 to the left with the gradient moved i - h//2 down.
+        columns = _shifted(both[0], axis=2, count=width).reshape(-1, width * channels)
+        rows = _shifted(both[1], axis=1, count=height, backwards=True).reshape(-1, height * features)
+        contract = (((0,), (0,)), ((), ()))
+        return total + jax.lax.dot_general(rows, columns, contract, preferred_element_type=jnp.float32), None
+
+    groups = _groups(image)
+    start = jnp.zeros((height * features, width * channels), jnp.float32)
+    parts = tuple(leaf.reshape(groups, -1, *leaf.shape[1:]) for leaf in (image, gradient))
+    total, _ = jax.lax.scan(product, start, parts)
+    return total.reshape(height, features, width, channels).transpose(0, 2, 3, 1).astype(image.dtype)
+
+
+def pool_gradient(image: Array, maxima: Array, gradient: Array) -> Array:
+    """Gradient [B,H,W,C] of 2x2, stride-2 max pooling: all of it goes to the first maximum of a square, row by row.
+
+    image: [B,H,W,C]; maxima, gradient: [B,H//2,W//2,C].
+    """
+    batch, height, width, channels = maxima.shape
+    squares = image[:, :2 * height, :2 * width].reshape(batch, height, 2, width, 2, channels)
+    free = jnp.ones(maxima.shape, bool)
+    routed = []
+    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        here = free & (squares[:, :, row, :, column] == maxima)
+        free = free & ~here
+        routed.append(jnp.where(here, gradient, 0))
+    top, bottom = (jnp.stack(pair, axis=3) for pair in (routed[:2], routed[2:]))
+    full = jnp.stack((top, bottom), axis=2).reshape(batch, 2 * height, 2 * width, channels)
+    left_out = ((0, 0), (0, image.shape[1] % 2), (0, image.shape[2] % 2), (0, 0))
+    return jnp.pad(full, left_out)
+
+
+def _shifted(x: Array, *, axis: int, count: int, backwards: bool = False) -> Array:
+    """`count` copies of x [B,H,W,C], shifted along `axis` around zero shift, side by side: [B,H,W,count*C]."""
+    reach, length = count // 2, x.shape[axis]
+    padded = jnp.pad(x, [(reach, reach) if index == axis else (0, 0) for index in range(x.ndim)])
+    starts = reversed(range(count)) if backwards else range(count)
+    return jnp.concatenate([jax.lax.slice_in_dim(padded, i, i + length, axis=axis) for i in starts], axis=-1)
+
+
+def _groups(image: Array) -> int:
+    """How many matrix products for a batch: a divisor of B."""
+    batch, height, width, _ = image.shape
+    return batch // math.gcd(batch, 2 ** max(0, round(math.log2(_PIXELS / (height * width)))))

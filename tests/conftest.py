@@ -1,0 +1,18 @@
+"""Four virtual CPU devices, strict shapes, and a way to start `launch.py` as a user does."""
+
+import os
+
+# Compiling is most of what the tests do: here it is kept cheap. Tests that start launch.py drop these flags.
+FLAGS = '--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0'
+os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {FLAGS}'.strip()
+os.environ['JAX_PLATFORMS'] = 'cpu'
+
+import jax
+import pytest
+
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _four_devices():
+    assert jax.local_device_count() == 4, 'jax was started before tests/conftest.py could ask for four devices'
