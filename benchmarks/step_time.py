@@ -81,9 +81,7 @@ Runner = Callable[[int], None]  # makes a number of steps and waits for the last
 def our_steps(case: Case) -> Runner:
     """The project's own compiled loop, on random images."""
     method, variables, frozen = _method(case)
-    feed = Resident(
-        _examples(case), batch_size=case.batch, augmentation=Augmentation(crop=case.size, flip=True)
-    )
+    feed = Resident(_examples(case), batch_size=case.batch, augmentation=Augmentation(crop=case.size, flip=True))
     dispatch = parallel.train_dispatch(method, feed.reader)
     state = jax.jit(method.init)(variables)
     carry = parallel.replicate((jnp.int32(0), state))

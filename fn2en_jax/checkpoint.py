@@ -105,7 +105,8 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     except PermissionError as error:
         raise UserError(f'cannot write {folder}: permission denied; choose another --workdir') from error
     except (OSError, ValueError, RuntimeError) as error:  # the last two are how tensorstore words a full disk
-        if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
+        full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if getattr(error, 'errno', None) in full or any(os.strerror(code) in str(error) for code in full):
             message = f'no space left on the disk of {folder}; free some and run the same command again'
             raise UserError(message) from error
         raise

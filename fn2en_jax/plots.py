@@ -20,6 +20,8 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         path: the PNG to write.
     """
     stages = list(dict.fromkeys(row['stage'] for row in rows))
+    if not stages:
+        return  # someone removed metrics.jsonl of a finished run
     columns = min(3, len(stages))
     lines = -(-len(stages) // columns)
     figure = Figure(figsize=(4.6 * columns, 3.4 * lines), layout='constrained')

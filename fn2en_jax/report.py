@@ -62,8 +62,9 @@ class Progress:
         self, title: str, begin: int, last: int, *, stream: TextIO | None = None, every_seconds: float = 10.0
     ):
         self._stream = stream or sys.stderr
-        self._title, self._begin, self._last = title, begin, last
-        self._every, self._started, self._printed = every_seconds, time.monotonic(), time.monotonic()
+        self._title, self._last, self._every = title, last, every_seconds
+        self._printed = -every_seconds
+        self._first: tuple[float, int] | None = None
         self._bar = (
             tqdm(total=last, initial=begin, desc=title, unit='step', file=self._stream, leave=True)
             if self._stream.isatty()
@@ -78,13 +79,14 @@ class Progress:
             self._bar.update(step - self._bar.n)
             return
         now = time.monotonic()
+        if self._first is None:
+            self._first = now, step  # the time before the first row is mostly compilation: no rate comes from it
         if now - self._printed < self._every and step < self._last:
             return
         self._printed = now
-        left = (now - self._started) * (self._last - step) / max(1, step - self._begin)
-        print(
-            f'{self._title}: step {step}/{self._last}  {note}  ETA {clock(left)}', file=self._stream, flush=True
-        )
+        done = step - self._first[1]
+        eta = f'  ETA {clock((now - self._first[0]) * (self._last - step) / done)}' if done else ''
+        print(f'{self._title}: step {step}/{self._last}  {note}{eta}', file=self._stream, flush=True)
 
     def close(self) -> None:
         if self._bar is not None:

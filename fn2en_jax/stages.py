@@ -14,7 +14,7 @@ import numpy as np
 
 from fn2en_jax import engine, optim, parallel, rng, workdir
 from fn2en_jax.data.augmentation import Augmentation
-from fn2en_jax.data.examples import Examples
+from fn2en_jax.data.examples import Examples, unlabelled
 from fn2en_jax.data.folds import Fold
 from fn2en_jax.data.sources import Data, Reading, open_data
 from fn2en_jax.errors import UserError
@@ -73,7 +73,10 @@ class Stage:
 
     def initial(self, seed: int, nets: Nets) -> NetState:
         """The state at step 0."""
-        fresh = jax.jit(self.variables)(rng.named(self.key(seed), 'init'))
+        key = rng.named(self.key(seed), 'init')
+        # Run once: compiling the random draws with all optimisations takes far longer than drawing them.
+        draw = jax.jit(self.variables).lower(key).compile(compiler_options={'xla_backend_optimization_level': 0})
+        fresh = draw(key)
         return jax.device_get(self.method.init(self.adopt(fresh, nets)))
 
 
@@ -142,7 +145,7 @@ class Stages:
         if config.unlabelled:
             if self._data.identities is None:
                 raise UserError('config.stage1.unlabelled needs config.data.identities')
-            train = _without_labels(train, self._data.identities)
+            train = unlabelled((train, self._data.identities))
         teacher = self._face_model(self._num_classes)
         method = FeatureRegression(
             self._features(),
@@ -352,16 +355,3 @@ def _variables(net: NetState) -> dict[str, PyTree]:
 def _no_weights(examples: Examples) -> Callable[[Nets], PyTree]:
     ones = np.ones(len(examples.class_names), np.float32)
     return lambda nets: {'class_weights': ones}
-
-
-def _without_labels(labelled: Examples, more: Examples) -> Examples:
-    """Both sets as images only: every label is 0, and nothing in stage 1 reads it."""
-    sets = (labelled, more)
-    count = sum(map(len, sets))
-    return Examples(
-        images=np.concatenate([s.gather(np.arange(len(s))) for s in sets]),
-        labels=np.zeros(count, np.int32),
-        class_names=('unlabelled',),
-        subjects=None,
-        files=tuple(name for s in sets for name in s.files),
-    )

@@ -1,5 +1,7 @@
 """Batches as a pure function of (key, step): permutations, both feeds, padding."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,16 +18,13 @@ AUGMENTATION = Augmentation(crop=8)
 
 def ids_of_steps(key, steps: np.ndarray, batch_size: int, count: int) -> np.ndarray:
     """The examples of each step's batch [T,B]."""
-    padded = -(-count // PAD) * PAD
+    return np.asarray(_ids(key, jnp.asarray(steps, jnp.int32), batch_size, -(-count // PAD) * PAD, jnp.int32(count)))
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _ids(key, steps, batch_size: int, padded: int, count):
     positions = jnp.arange(batch_size)
-    pick = jax.jit(
-        jax.vmap(
-            lambda step: example_ids(
-                key, step, positions, batch_size=batch_size, padded=padded, count=jnp.int32(count)
-            )
-        )
-    )
-    return np.asarray(pick(jnp.asarray(steps, jnp.int32)))
+    return jax.vmap(lambda s: example_ids(key, s, positions, batch_size=batch_size, padded=padded, count=count))(steps)
 
 
 @pytest.mark.parametrize(('batch_size', 'count'), [(8, 24), (8, 30), (7, 257), (64, 5), (1, 1), (5, 256)])
@@ -49,7 +48,9 @@ def test_a_batch_depends_on_key_and_step_alone():
 
 def test_positions_decide_not_how_they_are_split():
     """Four devices with two examples each see what one device with eight sees."""
-    pick = lambda positions: example_ids(KEY, jnp.int32(3), positions, batch_size=8, padded=PAD, count=jnp.int32(30))
+    pick = jax.jit(
+        lambda positions: example_ids(KEY, jnp.int32(3), positions, batch_size=8, padded=PAD, count=jnp.int32(30))
+    )
     whole = pick(jnp.arange(8))
     np.testing.assert_array_equal(jnp.concatenate([pick(2 * d + jnp.arange(2)) for d in range(4)]), whole)
 
@@ -62,10 +63,9 @@ def feeds(request):
     return resident, streamed, on_demand
 
 
-def select(feed, arrays, step, positions):
-    return jax.jit(lambda arrays, step, positions: feed.reader.select(arrays, KEY, step, positions))(
-        arrays, jnp.int32(step), positions
-    )
+@functools.partial(jax.jit, static_argnums=0)
+def select(reader, arrays, step, positions):
+    return reader.select(arrays, KEY, step, positions)
 
 
 def test_resident_and_streamed_feeds_give_identical_batches(feeds):
@@ -75,8 +75,8 @@ def test_resident_and_streamed_feeds_give_identical_batches(feeds):
     for first in (0, 3, 6, 4):  # 4: as after a resume, not what was read ahead
         arrays = streamed.arrays(first)
         for step in range(first, first + 3):
-            ours = select(streamed, arrays, step, positions)
-            theirs = select(resident, resident.arrays(step), step, positions)
+            ours = select(streamed.reader, arrays, step, positions)
+            theirs = select(resident.reader, resident.arrays(step), step, positions)
             assert set(ours) == set(theirs) == {'image', 'label', 'mask', 'position'}
             for name in ours:
                 assert ours[name].dtype == theirs[name].dtype
@@ -90,7 +90,7 @@ def test_resident_and_streamed_feeds_give_identical_batches(feeds):
 def test_labels_stay_with_their_images(feeds):
     resident, _, examples = feeds
     crop_all = Resident(faces.make(len(examples), size=10), batch_size=8, augmentation=Augmentation(crop=10, flip=False))
-    batch = select(crop_all, crop_all.arrays(0), 5, jnp.arange(8))
+    batch = select(crop_all.reader, crop_all.arrays(0), 5, jnp.arange(8))
     ids = ids_of_steps(rng.named(KEY, 'order'), np.array([5]), 8, len(examples))[0]
     np.testing.assert_array_equal(batch['image'], examples.gather(ids))
     np.testing.assert_array_equal(batch['label'], examples.labels[ids])

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fn2en_jax.data.examples import Examples, Images
+from fn2en_jax.data.examples import Examples, Images, InMemory, Selection, unlabelled
 
 
 class Countdown:
@@ -93,3 +93,20 @@ def test_class_counts_include_classes_without_examples(array):
 def test_columns_that_do_not_fit_are_refused(array, change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(make(array), **change)
+
+
+def test_unlabelled_joins_pictures_and_forgets_labels():
+    first, second = (np.full((n, 4, 4, 1), n, np.uint8) + np.arange(n, dtype=np.uint8)[:, None, None, None] for n in (2, 3))
+
+    def make(images, name):
+        labels = np.ones(len(images), np.int32)
+        return Examples(images, labels, ('a', 'b'), None, tuple(f'{name}{i}' for i in range(len(images))))
+
+    for lazy in (first, InMemory(first)):
+        joined = unlabelled([make(lazy, 'x'), make(second, 'y')])
+        np.testing.assert_array_equal(joined.gather(np.array([4, 0, 2]))[:, 0, 0, 0], [5, 2, 3])
+        assert joined.in_memory == isinstance(lazy, np.ndarray)
+        assert joined.files == ('x0', 'x1', 'y0', 'y1', 'y2')
+        assert not joined.labels.any()
+    with pytest.raises(ValueError, match='different shapes'):
+        unlabelled([make(first, 'x'), make(np.zeros((1, 5, 5, 1), np.uint8), 'y')])

@@ -41,6 +41,46 @@ class Selection:
 
 
 @dataclasses.dataclass(frozen=True)
+class Joined:
+    """Several `Images` of one size behind one another. Nothing is decoded by joining."""
+
+    parts: tuple[Images, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self), *self.parts[0].shape[1:])
+
+    def gather(self, ids: np.ndarray) -> np.ndarray:
+        ids, start = np.asarray(ids, np.int64), 0
+        out = np.empty((len(ids), *self.shape[1:]), np.uint8)
+        for part in self.parts:
+            here = (start <= ids) & (ids < start + len(part))
+            out[here] = part.gather(ids[here] - start)
+            start += len(part)
+        return out
+
+
+@dataclasses.dataclass(frozen=True)
+class InMemory:
+    """An array uint8 [N, S, S, C] as `Images`."""
+
+    array: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    def gather(self, ids: np.ndarray) -> np.ndarray:
+        return self.array[np.asarray(ids, np.int64)]
+
+
+@dataclasses.dataclass(frozen=True)
 class Examples:
     """N labelled images and what is known about each of them.
 
@@ -112,6 +152,26 @@ class Examples:
         labels = self.labels if ids is None else self.labels[ids]
         counts = np.bincount(labels, minlength=len(self.class_names))
         return {name: int(count) for name, count in zip(self.class_names, counts, strict=True)}
+
+
+def unlabelled(sets: Sequence[Examples]) -> Examples:
+    """Several sets as one set of pictures of a single class, for training that reads no label.
+
+    In memory if all of them are.
+
+    Raises:
+      ValueError: the sets hold images of different shapes.
+    """
+    if len({part.images.shape[1:] for part in sets}) != 1:
+        raise ValueError(f'images of different shapes: {[part.images.shape[1:] for part in sets]}')
+    arrays = [part.images for part in sets if isinstance(part.images, np.ndarray)]
+    images: np.ndarray | Images = (
+        np.concatenate(arrays)
+        if len(arrays) == len(sets)
+        else Joined(tuple(InMemory(p.images) if isinstance(p.images, np.ndarray) else p.images for p in sets))
+    )
+    files = tuple(file for part in sets for file in part.files)
+    return Examples(images, np.zeros(len(files), np.int32), ('unlabelled',), None, files)
 
 
 def _pick(names: tuple[str, ...] | None, ids: np.ndarray) -> tuple[str, ...] | None:

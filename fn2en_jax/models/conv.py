@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from fn2en_jax.models import conv_cpu
 from fn2en_jax.types import Array
 
-_LAYOUT = ("NHWC", "HWIO", "NHWC")
+_LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 
 def _convolve(image: Array, kernel: Array) -> Array:
-    return jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=_LAYOUT)
+    return jax.lax.conv_general_dilated(image, kernel, (1, 1), 'SAME', dimension_numbers=_LAYOUT)
 
 
 @jax.custom_vjp
@@ -33,25 +33,23 @@ def _convolve_forward(image: Array, kernel: Array) -> tuple[Array, tuple[Array, 
 
 
 def _convolve_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    image, kernel = kept
+    def plain(image: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
+        return jax.vjp(_convolve, image, kernel)[1](gradient)
 
-    def plain(image: Array, gradient: Array) -> Array:
-        return jax.linear_transpose(lambda kernel: _convolve(image, kernel), kernel)(gradient)[0]
+    def on_cpu(image: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
+        by_kernel = conv_cpu.kernel_gradient(image, gradient, kernel.shape[:2])
+        return conv_cpu.image_gradient(gradient, kernel), by_kernel
 
-    def on_cpu(image: Array, gradient: Array) -> Array:
-        return conv_cpu.kernel_gradient(image, gradient, kernel.shape[:2])
-
-    to_image = jax.linear_transpose(lambda image: _convolve(image, kernel), image)(gradient)[0]
-    if not conv_cpu.suits(image, kernel.shape):
-        return to_image, plain(image, gradient)
-    return to_image, jax.lax.platform_dependent(image, gradient, cpu=on_cpu, default=plain)
+    if any(side % 2 == 0 for side in kept[1].shape[:2]):
+        return plain(*kept, gradient)
+    return jax.lax.platform_dependent(*kept, gradient, cpu=on_cpu, default=plain)
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def _max_pool(image: Array) -> Array:
-    return nn.max_pool(image, (2, 2), strides=(2, 2), padding="VALID")
+    return nn.max_pool(image, (2, 2), strides=(2, 2), padding='VALID')
 
 
 @jax.custom_vjp
@@ -92,7 +90,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, image: Array) -> Array:
-        kernel = self.param("kernel", self.kernel_init, (*self.kernel_size, image.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        kernel = self.param('kernel', self.kernel_init, (*self.kernel_size, image.shape[-1], self.features))
+        bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
         image, kernel, bias = (leaf.astype(self.dtype) for leaf in (image, kernel, bias))
         return convolve(image, kernel) + bias.reshape(1, 1, 1, -1)

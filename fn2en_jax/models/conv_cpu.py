@@ -1,10 +1,15 @@
 """Gradients that XLA's CPU backend computes slowly, in a form that it computes fast. No other backend sees them.
 
-XLA turns a weight gradient into a convolution whose window is the whole image, after transposing image and
-gradient; for wide shallow maps that is several times slower than the forward pass. Here it is a matrix product
-for a few images at a time. The nine taps of a 3x3 kernel are split between the operands, three shifts along the
-width in one and three along the height in the other, so that 6 copies do what 9 do in the usual im2col, and the
-product is less skewed. The backward pass of max pooling is elementwise work instead of `select_and_scatter`.
+Its fast convolution takes NHWC images and HWIO kernels only. A pass (`conv_canonicalization`) brings others into that
+form, in the entry computation and nowhere else: inside a loop, where training steps run, the gradients of a
+convolution stay as they are and become scalar loops, six times slower for the whole step. So the transposes are written
+out here, behind barriers that keep XLA from folding them back.
+
+The weight gradient is slow in that form too (its window is the whole image). Here it is a matrix product for a few
+images at a time. The nine taps of a 3x3 kernel are split between the operands, three shifts along the width in one and
+three along the height in the other, so that 6 copies do what 9 do in the usual im2col, and the product is less skewed.
+
+The backward pass of max pooling is elementwise work instead of `select_and_scatter`.
 """
 
 import math
@@ -18,19 +23,38 @@ from fn2en_jax.types import Array
 _PIXELS = 1024
 # Below this many input channels the copies cost more than the product gains.
 _FEWEST_CHANNELS = 8
+_LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 
-def suits(image: Array, kernel_shape: tuple[int, ...]) -> bool:
-    """Whether `kernel_gradient` is the faster way for `image` [B,H,W,C] and a kernel [h,w,C,F] of odd sides."""
-    return image.shape[-1] >= _FEWEST_CHANNELS and all(side % 2 == 1 for side in kernel_shape[:2])
+def image_gradient(gradient: Array, kernel: Array) -> Array:
+    """Gradient [B,H,W,C] of a same-size, stride-1 convolution by its image.
+
+    gradient: [B,H,W,F] of the loss by the output; kernel: [h,w,C,F], both sides odd.
+    """
+    turned = jax.lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
+    return jax.lax.conv_general_dilated(gradient, turned, (1, 1), 'SAME', dimension_numbers=_LAYOUT)
 
 
 def kernel_gradient(image: Array, gradient: Array, kernel_size: tuple[int, int]) -> Array:
     """Gradient [h,w,C,F] of a same-size, stride-1 convolution by its kernel.
 
     image: [B,H,W,C], what the convolution read; gradient: [B,H,W,F] of the loss by its output;
-    kernel_size: (h, w), both odd. Sums in float32, returns the dtype of `image`.
+    kernel_size: (h, w), both odd.
     """
+    by = _by_convolution if image.shape[-1] < _FEWEST_CHANNELS else _by_products
+    return by(image, gradient, kernel_size)
+
+
+def _by_convolution(image: Array, gradient: Array, kernel_size: tuple[int, int]) -> Array:
+    """As XLA does it: channels become the batch, the batch becomes the channels, the gradient is the kernel."""
+    across = jax.lax.optimization_barrier((image.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)))
+    padding = [(side // 2, side // 2) for side in kernel_size]
+    taps = jax.lax.conv_general_dilated(*across, (1, 1), padding, dimension_numbers=_LAYOUT)  # [C,h,w,F]
+    return jax.lax.optimization_barrier(taps).transpose(1, 2, 0, 3)
+
+
+def _by_products(image: Array, gradient: Array, kernel_size: tuple[int, int]) -> Array:
+    """Sums in float32 whatever the dtype."""
     channels, features = image.shape[-1], gradient.shape[-1]
     height, width = kernel_size
 
@@ -54,7 +78,7 @@ def pool_gradient(image: Array, maxima: Array, gradient: Array) -> Array:
     image: [B,H,W,C]; maxima, gradient: [B,H//2,W//2,C].
     """
     batch, height, width, channels = maxima.shape
-    squares = image[:, :2 * height, :2 * width].reshape(batch, height, 2, width, 2, channels)
+    squares = image[:, : 2 * height, : 2 * width].reshape(batch, height, 2, width, 2, channels)
     free = jnp.ones(maxima.shape, bool)
     routed = []
     for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):

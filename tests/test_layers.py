@@ -1,0 +1,119 @@
+"""The house rules: arrows one way, one file about devices, no file without a subject."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / 'fn2en_jax'
+FILES = sorted(path for path in PACKAGE.rglob('*.py') if path.name != '__init__.py' or path.stat().st_size)
+
+# A module may import modules of lower layers and of its own folder.
+LAYERS = {
+    0: ('types', 'errors', 'rng', 'trees', 'commands'),
+    1: ('losses', 'metrics', 'optim', 'models', 'weights', 'data'),
+    2: ('methods',),
+    3: ('parallel', 'checkpoint', 'report', 'plots', 'results', 'workdir'),
+    4: ('engine',),
+    5: ('stages', 'plan'),
+    6: ('experiment', 'trained'),
+    7: ('evaluate', 'compare'),
+}
+# Of one layer, and still in an order of their own.
+ALLOWED = {
+    ('rng', 'types'), ('trees', 'types'), ('trees', 'errors'), ('commands', 'errors'),
+    ('report', 'workdir'), ('plan', 'stages'),
+    ('optim', 'losses'), ('losses', 'metrics'),
+}
+LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
+
+
+def module(path: Path) -> str:
+    return '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
+
+
+def room(name: str) -> str:
+    """'data' for fn2en_jax.data.builders.schema, 'engine' for fn2en_jax.engine."""
+    return name.split('.')[1]
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of everything a file imports, also inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f'{path}: relative import'
+            for alias in node.names:
+                full = f'{node.module}.{alias.name}'
+                there = (ROOT / full.replace('.', '/')).with_suffix('.py').exists() or (ROOT / full.replace('.', '/')).is_dir()
+                names.add(full if there else node.module)
+    return names
+
+
+def test_every_room_has_a_layer():
+    assert {room(module(path)) for path in FILES} <= set(LAYER)
+
+
+@pytest.mark.parametrize('path', FILES, ids=module)
+def test_imports_go_down_only(path):
+    here = room(module(path))
+    for name in imports(path):
+        if name.split('.')[0] != 'fn2en_jax' or name == 'fn2en_jax':
+            continue
+        there = room(name)
+        down = LAYER[there] < LAYER[here] or there == here or (here, there) in ALLOWED
+        assert down, f'{module(path)} (layer {LAYER[here]}) imports {name} (layer {LAYER[there]})'
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'configs').glob('*.py')), ids=module)
+def test_configs_import_nothing_but_configs(path):
+    assert {name.split('.')[0] for name in imports(path)} <= {'ml_collections', 'configs'}
+
+
+def code(path: Path) -> str:
+    """The source without docstrings and comments."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        body = getattr(node, 'body', None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            node.body = body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def test_only_one_file_knows_about_devices():
+    words = re.compile(r'\b(pmap|donate\w*|shard_map|NamedSharding|device_put)\b')
+    found = {module(path) for path in FILES if words.search(code(path))}
+    assert found == {'fn2en_jax.parallel'}
+
+
+def test_config_dicts_are_read_in_few_places():
+    found = {module(path) for path in FILES if 'ml_collections' in ' '.join(imports(path))}
+    assert found <= {'fn2en_jax.stages', 'fn2en_jax.experiment', 'fn2en_jax.trained'}
+
+
+def test_no_file_is_called_after_nothing():
+    for path in FILES:
+        assert not re.search(r'util|helper|misc|common', path.stem), path
+
+
+FOREIGN = ('tensorflow', 'torch', 'keras')
+
+
+def test_neither_tensorflow_nor_torch_is_imported_or_needed():
+    """A module that is None in sys.modules cannot be imported."""
+    for path in FILES:
+        assert not {name.split('.')[0] for name in imports(path)} & set(FOREIGN), path
+    script = (
+        f'import importlib, sys\nsys.modules.update(dict.fromkeys({FOREIGN!r}))\n'
+        f'for name in {[module(path) for path in FILES]!r}: importlib.import_module(name)\n'
+        'print("all imported")'
+    )
+    command = [sys.executable, '-c', script]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
+    assert result.stdout.endswith('all imported\n'), result.stderr

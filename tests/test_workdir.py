@@ -1,0 +1,105 @@
+"""The folder of a run: whose it is, and files that are never half-written."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from fn2en_jax import workdir
+from fn2en_jax.errors import UserError
+
+CONFIG = {'seed': 0, 'data': {'source': 'csv', 'data_dir': ''}, 'stage1': {'p': 2.0, 'drop_epochs': (100,)}}
+
+
+def test_a_new_folder_is_made_and_the_same_settings_are_welcome_again(tmp_path):
+    folder = tmp_path / 'a/b'
+    workdir.claim(folder, CONFIG)
+    assert json.loads((folder / 'config.json').read_text())['stage1'] == {'p': 2.0, 'drop_epochs': [100]}
+    workdir.claim(folder, CONFIG)
+    assert [path.name for path in folder.iterdir()] == ['config.json']
+
+
+def test_other_settings_are_refused_and_every_differing_key_is_named(tmp_path):
+    workdir.claim(tmp_path, CONFIG)
+    before = (tmp_path / 'config.json').read_bytes()
+    other = {'data': {'source': 'folder', 'data_dir': ''}, 'stage1': {'p': 2.0, 'drop_epochs': (50,)}, 'new': 'x'}
+    with pytest.raises(UserError) as error:
+        workdir.claim(tmp_path, other)
+    message = str(error.value)
+    for expected in (
+        'data.source ("csv" there, "folder" now)',
+        'stage1.drop_epochs ([100] there, [50] now)',
+        'seed (0 there, unset now)',
+        'new (unset there, "x" now)',
+        str(tmp_path),
+    ):
+        assert expected in message
+    assert 'stage1.p' not in message
+    assert 'data_dir' not in message
+    assert (tmp_path / 'config.json').read_bytes() == before
+
+
+def test_a_value_of_none_is_not_a_missing_one(tmp_path):
+    workdir.claim(tmp_path, {'key': None})
+    with pytest.raises(UserError, match='key'):
+        workdir.claim(tmp_path, {})
+
+
+@pytest.mark.parametrize('key', ['methods', 'fold', 'data.data_dir', 'checkpoint.keep', 'report.rows_per_stage'])
+def test_keys_that_change_no_result_may_differ(tmp_path, key):
+    def config(value: object) -> dict:
+        *sections, last = key.split('.')
+        inner: dict = {last: value}
+        for section in reversed(sections):
+            inner = {section: inner}
+        return inner
+
+    workdir.claim(tmp_path, config(1))
+    workdir.claim(tmp_path, config(2))
+
+
+def test_a_key_that_only_begins_like_a_free_one_may_not_differ(tmp_path):
+    workdir.claim(tmp_path, {'folder': 1})  # begins with 'fold'
+    with pytest.raises(UserError, match='folder'):
+        workdir.claim(tmp_path, {'folder': 2})
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match='cannot write to the workdir .*file'):
+        workdir.claim(tmp_path / 'file', CONFIG)
+
+
+def test_files_are_replaced_in_one_step(tmp_path, monkeypatch):
+    path = tmp_path / 'results.json'
+    workdir.write_json(path, {'a': 1})
+
+    def crash(source, target):
+        assert Path(source).read_text() == '{\n "a": 2\n}\n'  # whole before it takes the name
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, 'replace', crash)
+        with pytest.raises(KeyboardInterrupt):
+            workdir.write_json(path, {'a': 2})
+    assert workdir.read_json(path) == {'a': 1}
+    workdir.write_json(path, {'a': 3})
+    assert workdir.read_json(path) == {'a': 3}
+    assert [p.name for p in tmp_path.iterdir()] == ['results.json']
+
+
+def test_values_that_json_lacks_are_not_written(tmp_path):
+    with pytest.raises(ValueError, match='not JSON compliant'):
+        workdir.write_json(tmp_path / 'a.json', {'x': float('nan')})
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_and_damaged_files_are_named(tmp_path):
+    with pytest.raises(UserError, match='does not exist'):
+        workdir.read_json(tmp_path / 'config.json')
+    (tmp_path / 'config.json').write_text('{"seed": ')
+    with pytest.raises(UserError, match='is damaged'):
+        workdir.read_json(tmp_path / 'config.json')
+    with pytest.raises(UserError, match='is damaged'):
+        workdir.claim(tmp_path, CONFIG)
