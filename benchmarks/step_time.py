@@ -115,7 +115,17 @@ def _method(case: Case) -> tuple[Any, Any, Any]:
 
 
 def _init(model: Any, case: Case) -> Any:
-    return jax.jit(model.init)(jax.random.PRNGKey(0), jnp.zeros((1, case.size, case.size, 3)))
+    """Variables of He's size and zero biases, drawn by NumPy: compiling `model.init` takes long."""
+    draw = np.random.default_rng(0)
+    image = jax.ShapeDtypeStruct((1, case.size, case.size, 3), jnp.float32)
+    shapes = jax.eval_shape(model.init, jax.random.PRNGKey(0), image)
+
+    def fill(leaf: Any) -> np.ndarray:
+        if len(leaf.shape) == 1:
+            return np.zeros(leaf.shape, np.float32)
+        return draw.standard_normal(leaf.shape, np.float32) * np.float32((2 / np.prod(leaf.shape[:-1])) ** 0.5)
+
+    return jax.tree.map(fill, shapes)
 
 
 def _examples(case: Case) -> Examples:

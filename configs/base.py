@@ -82,7 +82,7 @@ def get_config(argument: str = 'fn2en') -> ml_collections.ConfigDict:
     face.width = 1.0  # multiplies every number of channels
     face.fc_features = 4096  # before `width`
     face.batch_norm = False
-    face.dropout_rate = 0.5
+    face.dropout_rate = 0.5  # while it learns persons
     face.input_scale = 1.0  # multiplies the mean-subtracted image; 1 for published weights
     face.label_smoothing = 0.0
     face.train = stage(learning_rate=1e-2, drop_epochs=(30, 40), new_layers_multiplier=1.0)
@@ -96,6 +96,7 @@ def get_config(argument: str = 'fn2en') -> ml_collections.ConfigDict:
 
     # VGG fine-tune: the paper gives no rates; 1e-3 for the new layer and 1e-4 for the rest.
     config.finetune = stage(drop_epochs=(20,), new_layers_multiplier=10.0)
+    config.finetune.dropout_rate = 0.5
 
     # Stage 1. 1e-7 belongs to the *sum* over 7*7*512 features; see losses.feature_regression.
     config.stage1 = stage(epochs=300.0, learning_rate=1e-7, drop_epochs=(100,))

@@ -2,6 +2,9 @@
 
 Command:  python launch.py --config=configs/demo.py --workdir=runs/demo
 Argument: the method (fn2en, finetune, scratch), or all of them, the default.
+
+All three methods share augmentation, label smoothing and the averaging of mirrored test images. Stage 1 also sees the
+pictures of the face net's set, without their labels.
 """
 
 import ml_collections
@@ -10,15 +13,26 @@ from configs import base
 
 
 def get_config(argument: str = 'all') -> ml_collections.ConfigDict:
+    """Small nets on rendered faces."""
     config = base.get_config(argument)
     config.data.stored_size, config.data.crop_size = 56, 48
-    config.face_net.update(width=0.125, fc_features=2048, batch_norm=True, input_scale=1 / 64)
-    config.expression_net.update(
-        features=(16, 32, 64, 128, 128), hidden=64, batch_norm=True, input_scale=1 / 64
-    )
-    config.face_net.train.update(epochs=12.0, learning_rate=0.05, schedule='cosine', warmup_epochs=1.0)
-    config.finetune.update(epochs=20.0, learning_rate=0.01, schedule='cosine', batch_size=32)
-    config.stage1.update(epochs=40.0, batch_size=32, optimiser='adamw', learning_rate=1e-3, schedule='cosine')
-    config.stage2.update(epochs=30.0, batch_size=32, learning_rate=0.01, schedule='cosine')
-    config.scratch.update(epochs=40.0, batch_size=32, learning_rate=0.02, schedule='cosine')
+    config.augment.update(brightness=0.1, contrast=0.2)
+    config.loss.update(label_smoothing=0.1, flip_test=True)
+    config.face_net.update(width=0.125, fc_features=2048, batch_norm=True, input_scale=1 / 64, label_smoothing=0.1)
+    config.expression_net.update(features=(16, 32, 64, 128, 128), batch_norm=True, input_scale=1 / 64)
+    adamw = {
+        'optimiser': 'adamw',
+        'batch_size': 32,
+        'learning_rate': 2e-3,
+        'weight_decay': 0.05,
+        'decay_mask': 'kernels',
+        'schedule': 'cosine',
+        'warmup_epochs': 1.0,
+        'new_layers_multiplier': 1.0,
+    }
+    config.face_net.train.update(adamw, epochs=12.0)
+    config.finetune.update(adamw, epochs=40.0)
+    config.stage1.update(adamw, epochs=8.0, reduction='mean', standardise=True, unlabelled=True)
+    config.stage2.update(adamw, epochs=60.0)
+    config.scratch.update(adamw, epochs=80.0)
     return config

@@ -21,7 +21,8 @@ def get_config(argument: str = 'all') -> ml_collections.ConfigDict:
     config.data.stored_size, config.data.crop_size = 60, 48
     config.augment.update(rotate=10.0, zoom=0.1, brightness=0.15, contrast=0.25)
     config.loss.update(class_weights='balanced', label_smoothing=0.1, flip_test=True)
-    config.face_net.update(width=0.25, fc_features=1024, batch_norm=True, input_scale=1 / 64, label_smoothing=0.1)
+    config.face_net.update(width=0.25, batch_norm=True, dropout_rate=0.25, input_scale=1 / 64)
+    config.face_net.label_smoothing = 0.1
     config.expression_net.update(features=(16, 32, 64, 128, 128), batch_norm=True, input_scale=1 / 64)
     adamw = {
         'optimiser': 'adamw',
@@ -32,9 +33,10 @@ def get_config(argument: str = 'all') -> ml_collections.ConfigDict:
         'warmup_epochs': 1.0,
         'new_layers_multiplier': 1.0,
     }
-    config.face_net.train.update(adamw, epochs=24.0)
+    config.face_net.train.update(adamw, epochs=36.0)
     config.finetune.update(adamw, epochs=30.0)
-    config.stage1.update(adamw, epochs=10.0, reduction='mean', standardise=True, unlabelled=True)
+    config.stage1.update(adamw, epochs=16.0, reduction='mean', standardise=True, unlabelled=True)
     config.stage2.update(adamw, epochs=60.0)
-    config.scratch.update(adamw, epochs=60.0)
+    config.scratch.update(adamw, epochs=120.0)
+    config.report.evals_per_stage = 4
     return config

@@ -243,6 +243,8 @@ class Run:
 
     def _fit(self, stage: Stage, title: str, nets: Any, checkpoints: Any, found: Any) -> tuple[NetState, float]:
         config, begin = self._config, found[0] if found else 0
+        if self._stopping:  # asked between two stages: compiling the next one would only cost the time left
+            raise engine.Interrupted(f'stopped before {stage.title}')
         frozen = stage.frozen(nets)
         key = stage.key(config.seed)
         print(f'{title}: {stage.last_step} steps' + (f', going on from step {begin}' if begin else ''), flush=True)
@@ -345,7 +347,7 @@ class Run:
             del frame
             self._stopping = True
             signal.signal(number, before[number])
-            logging.info('stopping after the steps under way; send the signal again to stop at once')
+            logging.warning('stopping after the steps under way; send the signal again to stop at once')
 
         before = {int(number): signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         for number in before:

@@ -121,7 +121,7 @@ class Stages:
                 "(a CSV with the columns file, identity, or 'synthetic')"
             )
         method = Classifier(
-            self._face_model(len(identities.class_names)),
+            self._face_model(len(identities.class_names), config.dropout_rate),
             'fc8',
             self._optimiser(config.train, len(identities), NEW_LAYERS),
             label_smoothing=config.label_smoothing,
@@ -132,7 +132,8 @@ class Stages:
 
     def _finetune(self) -> Stage:
         config = self._config.finetune
-        method = self._classifier(self._face_model(self._num_classes), 'fc8', config, NEW_LAYERS)
+        model = self._face_model(self._num_classes, config.dropout_rate)
+        method = self._classifier(model, 'fc8', config, NEW_LAYERS)
         return self._stage(
             'finetune', config, method, self._train, self._test, self._adopt_face_net, self._class_weights()
         )
@@ -195,13 +196,13 @@ class Stages:
         data = self._config.data
         return (data.crop_size, data.crop_size, data.channels)
 
-    def _face_model(self, num_classes: int) -> VGGFace:
+    def _face_model(self, num_classes: int, dropout_rate: float = 0.0) -> VGGFace:
         config = self._config.face_net
         return VGGFace(
             num_classes=num_classes,
             width=config.width,
             batch_norm=config.batch_norm,
-            dropout_rate=config.dropout_rate,
+            dropout_rate=dropout_rate,
             fc_features=config.fc_features,
             input_scale=config.input_scale,
             dtype=self._dtype,

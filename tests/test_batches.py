@@ -89,7 +89,8 @@ def test_resident_and_streamed_feeds_give_identical_batches(feeds):
 
 def test_labels_stay_with_their_images(feeds):
     resident, _, examples = feeds
-    crop_all = Resident(faces.make(len(examples), size=10), batch_size=8, augmentation=Augmentation(crop=10, flip=False))
+    plain = Augmentation(crop=10, flip=False)
+    crop_all = Resident(faces.make(len(examples), size=10), batch_size=8, augmentation=plain)
     batch = select(crop_all.reader, crop_all.arrays(0), 5, jnp.arange(8))
     ids = ids_of_steps(rng.named(KEY, 'order'), np.array([5]), 8, len(examples))[0]
     np.testing.assert_array_equal(batch['image'], examples.gather(ids))

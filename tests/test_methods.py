@@ -8,16 +8,15 @@ import optax
 import pytest
 
 from fn2en_jax import optim
+from fn2en_jax.errors import UserError
 from fn2en_jax.methods import METHODS
 from fn2en_jax.methods.base import NetState, gradient_step
 from fn2en_jax.methods.classifier import Classifier
 from fn2en_jax.methods.finetune import from_face_net
 from fn2en_jax.methods.fn2en import FeatureRegression, TargetMoments, attach_head
-from fn2en_jax.errors import UserError
-from tests.test_parallel import IMAGE, SGD, classifier, random_variables, regression
-
 from fn2en_jax.models.expression_net import ExpressionNet
 from fn2en_jax.models.vgg_face import VGGFace
+from tests.test_parallel import IMAGE, SGD, classifier, random_variables, regression
 
 BATCH = {
     'image': jnp.asarray(np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)), jnp.float32),
@@ -36,8 +35,8 @@ def test_every_method_ends_with_the_stage_that_is_judged():
 
 
 def test_the_gradient_is_of_the_mean_over_valid_examples():
-    """loss_i = (w - x_i)^2 for x = 1, 2, 60 (masked out), 3: the mean's gradient at w = 0 is -2 * 2."""
-    x = jnp.array([1.0, 2.0, jnp.nan, 3.0])
+    """loss_i = (w - x_i)^2 for x = 1, 2, 3 and a masked-out 60: the mean's gradient at w = 0 is -2 * 2."""
+    x = jnp.array([1.0, 2.0, 60.0, 3.0])
     state = NetState(jnp.float32(0), optax.sgd(0.5).init(jnp.float32(0)), {})
 
     def loss_fn(w):
@@ -135,8 +134,11 @@ def test_stage_1_regresses_the_standardised_response_of_the_teacher(regressed):
 
 def test_no_gradient_reaches_the_teacher(regressed):
     method, state, frozen, _ = regressed
-    loss = lambda teacher: method.eval_step(state, {**frozen, 'teacher': teacher}, BATCH)['loss'].sum()
-    gradients = jax.grad(loss)(frozen['teacher'])
+
+    def loss(teacher):
+        return method.eval_step(state, {**frozen, 'teacher': teacher}, BATCH)['loss'].sum()
+
+    gradients = jax.jit(jax.grad(loss))(frozen['teacher'])
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradients))
 
 
@@ -186,7 +188,7 @@ def test_fine_tuning_takes_the_face_net_but_its_classifier():
     with pytest.raises(UserError, match='missing: conv3_2/bias, conv3_2/kernel'):
         from_face_net(fresh, face)
     wider = random_variables(VGGFace(num_classes=50, width=1 / 32, fc_features=64, batch_norm=True))
-    with pytest.raises(UserError, match=r'of another shape: .*conv1_1/kernel'):
+    with pytest.raises(UserError, match=r'of another shape: .*conv1_1'):
         from_face_net(fresh, wider)
 
 

@@ -176,7 +176,7 @@ def random_moments(seed: int, count: int) -> list[tuple[str, bool, float]]:
     """In order of stages; the first, and every second on average, falls into a save."""
     draw = np.random.default_rng(seed)
     names = [STAGES[i] for i in sorted(draw.integers(0, len(STAGES), count))]
-    return [(name, i == 0 or bool(draw.random() < 0.5), float(draw.uniform(0.001, 0.2))) for i, name in enumerate(names)]
+    return [(name, not i or bool(draw.random() < 0.5), float(draw.uniform(0.001, 0.2))) for i, name in enumerate(names)]
 
 
 def check_killed(launcher, straight, templates, workdir, moments) -> None:

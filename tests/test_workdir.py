@@ -67,7 +67,7 @@ def test_a_key_that_only_begins_like_a_free_one_may_not_differ(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(UserError, match='cannot write to the workdir .*file'):
+    with pytest.raises(UserError, match=r'cannot write to the workdir .*file'):
         workdir.claim(tmp_path / 'file', CONFIG)
 
 
