@@ -16,6 +16,7 @@ def get_config(argument: str = 'all') -> ml_collections.ConfigDict:
     """Small nets on rendered faces."""
     config = base.get_config(argument)
     config.data.stored_size, config.data.crop_size = 56, 48
+    config.data.synthetic.train_persons = 30
     config.augment.update(brightness=0.1, contrast=0.2)
     config.loss.update(label_smoothing=0.1, flip_test=True)
     config.face_net.update(width=0.125, fc_features=2048, batch_norm=True, input_scale=1 / 64, label_smoothing=0.1)
@@ -31,8 +32,9 @@ def get_config(argument: str = 'all') -> ml_collections.ConfigDict:
         'new_layers_multiplier': 1.0,
     }
     config.face_net.train.update(adamw, epochs=12.0)
-    config.finetune.update(adamw, epochs=40.0)
+    config.finetune.update(adamw, epochs=60.0, dropout_rate=0.25)
     config.stage1.update(adamw, epochs=8.0, reduction='mean', standardise=True, unlabelled=True)
     config.stage2.update(adamw, epochs=60.0)
     config.scratch.update(adamw, epochs=80.0)
+    config.report.evals_per_stage = 4
     return config

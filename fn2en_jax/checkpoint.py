@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,32 +52,37 @@ class Checkpoints:
             template: a tree of arrays or `jax.ShapeDtypeStruct`s with the state's structure, shapes and dtypes.
 
         Returns:
-            (step, state as host arrays, meta), or None when there is none.
+            (step, state as host arrays, meta), or None when there is none at all.
+
+        Raises:
+            UserError: when there are checkpoints and none is whole; nothing is deleted.
         """
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                state, meta = self._read(step, template)
-            # Damage shows as whatever error the layer that met it raises, so no narrower class would do.
-            except Exception as error:
-                first = str(error).strip().split('\n')[0][:200]
-                logging.warning('checkpoint %s is damaged, using the one before: %s', self.folder / str(step), first)
-                continue
-            return step, state, meta
-        return None
+        return self._first_whole(lambda step: (step, *self._read(step, template)))
 
     def facts(self) -> dict[str, Any] | None:
         """What the newest whole checkpoint says of itself, without its arrays; None when there is none."""
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        only_meta = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        return self._first_whole(lambda step: self._manager.restore(step, args=only_meta)['meta'])
+
+    def _first_whole(self, read: Callable[[int], Any]) -> Any:
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
             try:
-                return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
+                return read(step)
+            # Damage shows as whatever error the layer that met it raises, so no narrower class would do.
             except Exception as error:
-                logging.warning('checkpoint %s is damaged, using the one before: %s', self.folder / str(step), error)
+                first = str(error).strip().split('\n')[0][:200] or type(error).__name__
+                logging.warning('checkpoint %s is damaged, using the one before: %s', self.folder / str(step), first)
+        if steps:
+            raise UserError(
+                f'none of the checkpoints in {self.folder} can be read; delete that folder to train this stage anew'
+            )
         return None
 
-    def drop_after(self, step: int | None) -> None:
-        """Deletes the checkpoints newer than `step` (all of them if None): damaged ones in the way of new saves."""
+    def drop_after(self, step: int) -> None:
+        """Deletes the checkpoints newer than `step`: damaged ones in the way of new saves."""
         for other in self._manager.all_steps():
-            if step is None or other > step:
+            if other > step:
                 self._manager.delete(other)
 
     def close(self) -> None:

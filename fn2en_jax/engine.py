@@ -29,7 +29,7 @@ class Feed(Protocol):
 
     reader: Reader
 
-    def arrays(self, step: int) -> PyTree: ...
+    def arrays(self, step: int, count: int = 0) -> PyTree: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ def fit(
         Interrupted: after saving.
     """
     begin, state, meta = found or (0, initial(), {'seconds': 0.0})
-    checkpoints.drop_after(begin if found else None)
+    checkpoints.drop_after(begin)
     loop = _Loop(method, frozen, feed, key, pace, checkpoints, hooks, facts, meta['seconds'])
     state = loop.run(begin, state)
     checkpoints.wait()
@@ -157,7 +157,7 @@ class _Loop:
         return parallel.unreplicate(carry)[1]
 
     def _advance(self, carry: PyTree, step: int, count: int) -> tuple[PyTree, dict[str, Any]]:
-        arrays = self._resident or parallel.place(self._feed.reader, self._feed.arrays(step))
+        arrays = self._resident or parallel.place(self._feed.reader, self._feed.arrays(step, count))
         if count not in self._counts:
             self._counts[count] = parallel.broadcast(np.int32(count))
         # Whatever still moves between host and device in here is a defect: fail rather than crawl.

@@ -21,7 +21,7 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Workdir of a finished run.')
 DATA = flags.DEFINE_string('data', None, 'CSV with the columns file, expression.')
 OUTPUT = flags.DEFINE_string('output', None, 'CSV to write: file, expression, prediction, probability of every class.')
 METHOD = flags.DEFINE_string('method', '', 'fn2en, finetune or scratch; default: the first of these that is there.')
-FOLD = flags.DEFINE_string('fold', '', 'Which fold\'s net, where there are several.')
+FOLD = flags.DEFINE_string('fold', '', "Which fold's net, where there are several.")
 
 
 def main() -> None:

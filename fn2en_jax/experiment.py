@@ -5,7 +5,6 @@ stage is read back, an unfinished one goes on, so the same command continues a r
 """
 
 import contextlib
-import fcntl
 import importlib.metadata
 import platform
 import signal
@@ -53,13 +52,13 @@ def run(config: ml_collections.ConfigDict, folder: str, mode: str = 'train') -> 
     stages = [first.build(name) for name in first.names()]
     print(describe(stages, chosen, data.expressions, first.image_shape), flush=True)
     path = Path(folder)
-    workdir.claim(path, {**plain(config), 'data_fingerprint': data.fingerprint})
-    workdir.write_json(path / 'folds.json', folds.to_json(chosen, data.expressions))
-    tables = (f'{stage.name}\n{parameter_table(stage)}\n' for stage in stages)
-    workdir.write_text(path / 'parameters.txt', '\n'.join(tables))
-    if mode == 'plan':
-        return {}
-    with _only_run(path):
+    with workdir.only_run(path):
+        workdir.claim(path, {**plain(config), 'data_fingerprint': data.fingerprint})
+        workdir.write_json(path / 'folds.json', folds.to_json(chosen, data.expressions))
+        tables = (f'{stage.name}\n{parameter_table(stage)}\n' for stage in stages)
+        workdir.write_text(path / 'parameters.txt', '\n'.join(tables))
+        if mode == 'plan':
+            return {}
         return Run(config, path, data, chosen).results()
 
 
@@ -126,17 +125,6 @@ def _keep_compiled_steps(folder: str) -> None:
     if folder != 'none':
         jax.config.update('jax_compilation_cache_dir', folder or str(workdir.cache('xla')))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
-
-
-@contextlib.contextmanager
-def _only_run(folder: Path) -> Iterator[None]:
-    """Keeps a second process out of the workdir."""
-    with (folder / '.lock').open('w') as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f'another run is using the workdir {folder}; wait for it, or use another') from error
-        yield
 
 
 class Run:

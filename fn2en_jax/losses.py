@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from fn2en_jax.types import Array
 
 
-def feature_regression(pred: Array, target: Array, *, p: float = 2.0, reduction: str = "sum") -> Array:
+def feature_regression(pred: Array, target: Array, *, p: float = 2.0, reduction: str = 'sum') -> Array:
     """||pred - target||_p^p for every example: the loss L1 = ||g(I) - G(I)||_p^p of FaceNet2ExpNet's stage 1.
 
     pred, target: [B,...] of the same shape, D numbers an example; any float dtype.
@@ -35,9 +35,9 @@ def feature_regression(pred: Array, target: Array, *, p: float = 2.0, reduction:
     _check_p(p)
     chex.assert_equal_shape((pred, target))
     powers = _power(pred.astype(jnp.float32) - target.astype(jnp.float32), p).reshape(pred.shape[0], -1)
-    if reduction == "sum":
+    if reduction == 'sum':
         return jnp.sum(powers, axis=1)
-    if reduction == "mean":
+    if reduction == 'mean':
         return jnp.mean(powers, axis=1)
     raise ValueError(f"reduction is {reduction!r}; it must be 'sum' or 'mean'")
 
@@ -61,8 +61,9 @@ def log_density(x: Array, mean: Array, *, p: float = 2.0) -> Array:
     return log_normaliser(p, math.prod(x.shape[1:])) - feature_regression(x, mean, p=p)
 
 
-def cross_entropy(logits: Array, labels: Array, *, class_weights: Array | None = None,
-                  label_smoothing: float = 0.0) -> Array:
+def cross_entropy(
+    logits: Array, labels: Array, *, class_weights: Array | None = None, label_smoothing: float = 0.0
+) -> Array:
     """-sum_k q_k log softmax(logits)_k with q = (1 - label_smoothing) * one_hot(label) + label_smoothing / K.
 
     logits: [B,K]. labels: integers [B] in 0..K-1; another label gives not-a-number, never a silent zero.
@@ -75,7 +76,7 @@ def cross_entropy(logits: Array, labels: Array, *, class_weights: Array | None =
     the shapes do not fit.
     """
     if not 0.0 <= label_smoothing < 1.0:
-        raise ValueError(f"label_smoothing is {label_smoothing}; it must be at least 0 and below 1")
+        raise ValueError(f'label_smoothing is {label_smoothing}; it must be at least 0 and below 1')
     chex.assert_shape(labels, (logits.shape[0],))
     log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     known = (labels >= 0) & (labels < logits.shape[1])
@@ -102,4 +103,4 @@ def _power(difference: Array, p: float) -> Array:
 
 def _check_p(p: float) -> None:
     if not (p >= 1.0 and math.isfinite(p)):
-        raise ValueError(f"p is {p}; the p-norm loss needs a finite real number p >= 1")
+        raise ValueError(f'p is {p}; the p-norm loss needs a finite real number p >= 1')

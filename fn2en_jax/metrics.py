@@ -65,12 +65,14 @@ def classification(scores: np.ndarray, labels: np.ndarray, class_names: Sequence
     """
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.shape != (len(labels), len(class_names)):
-        raise ValueError(f"scores have shape {scores.shape}; {len(labels)} labels and {len(class_names)} "
-                         f"classes need {(len(labels), len(class_names))}")
+        raise ValueError(
+            f'scores have shape {scores.shape}; {len(labels)} labels and {len(class_names)} '
+            f'classes need {(len(labels), len(class_names))}'
+        )
     if not np.isfinite(scores).all():
-        raise ValueError("scores contain values that are not finite")
+        raise ValueError('scores contain values that are not finite')
     if len(labels) and not (labels.min() >= 0 and labels.max() < len(class_names)):
-        raise ValueError(f"labels must lie in 0..{len(class_names) - 1}")
+        raise ValueError(f'labels must lie in 0..{len(class_names) - 1}')
     matrix = np.zeros((len(class_names), len(class_names)), np.int64)
     np.add.at(matrix, (labels, scores.argmax(axis=1)), 1)
     return summarise(matrix, class_names)
@@ -88,16 +90,18 @@ def summarise(confusion: np.ndarray, class_names: Sequence[str] | None = None) -
     matrix = np.asarray(confusion).astype(np.int64)
     names = [str(k) for k in range(len(matrix))] if class_names is None else list(class_names)
     if matrix.shape != (len(names), len(names)) or matrix.sum() == 0:
-        raise ValueError(f"a confusion matrix of shape {matrix.shape} with {matrix.sum()} examples has no "
-                         f"figures for {len(names)} classes")
+        raise ValueError(
+            f'a confusion matrix of shape {matrix.shape} with {matrix.sum()} examples has no '
+            f'figures for {len(names)} classes'
+        )
     hits, truths, predictions = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     recalls = [float(hit / n) if n else None for hit, n in zip(hits, truths, strict=True)]
     f1 = [2 * hit / (n + m) for hit, n, m in zip(hits, truths, predictions, strict=True) if n + m]
     return {
-        "accuracy": float(hits.sum() / matrix.sum()),
-        "class_averaged_accuracy": float(np.mean([recall for recall in recalls if recall is not None])),
-        "macro_f1": float(np.mean(f1)),
-        "confusion_matrix": matrix.tolist(),
-        "num_examples": int(matrix.sum()),
-        "per_class_accuracy": dict(zip(names, recalls, strict=True)),
+        'accuracy': float(hits.sum() / matrix.sum()),
+        'class_averaged_accuracy': float(np.mean([recall for recall in recalls if recall is not None])),
+        'macro_f1': float(np.mean(f1)),
+        'confusion_matrix': matrix.tolist(),
+        'num_examples': int(matrix.sum()),
+        'per_class_accuracy': dict(zip(names, recalls, strict=True)),
     }

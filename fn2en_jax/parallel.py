@@ -103,9 +103,7 @@ def train_dispatch(method: Method, reader: Reader) -> Callable[..., tuple[PyTree
         def one_step(carry: PyTree) -> tuple[PyTree, dict[str, Mean]]:
             step, state = carry
             batch = reader.select(arrays, key, step, positions)
-            state, metrics = method.train_step(
-                state, frozen, batch, rng.at_step(rng.named(key, 'step'), step), AXIS
-            )
+            state, metrics = method.train_step(state, frozen, batch, rng.at_step(rng.named(key, 'step'), step), AXIS)
             return (step + 1, state), metrics
 
         def body(_: Array, both: PyTree) -> PyTree:

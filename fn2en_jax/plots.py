@@ -13,7 +13,7 @@ COLOURS = {'train': '#2a6fbb', 'test': '#d1495b'}
 
 
 def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """One panel per stage: loss (left axis) and, for classifiers, accuracy (right axis) over epochs; thin lines are folds.
+    """One panel per stage: the regression loss, or the accuracy of classifiers over epochs; a line per fold.
 
     Args:
         rows: rows of `metrics.jsonl`.

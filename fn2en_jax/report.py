@@ -26,9 +26,7 @@ class Metrics:
 
     def rewind(self, fold: str, stage: str, step: int) -> None:
         """Forgets the rows of a stage after `step`, which a resumed run is about to write again."""
-        kept = [
-            row for row in self.rows() if (row['fold'], row['stage']) != (fold, stage) or row['step'] <= step
-        ]
+        kept = [row for row in self.rows() if (row['fold'], row['stage']) != (fold, stage) or row['step'] <= step]
         workdir.write_text(self._path, ''.join(json.dumps(row) + '\n' for row in kept))
 
     def write(self, fold: str, stage: str, step: int, epoch: float, values: Mapping[str, float]) -> None:
@@ -58,9 +56,7 @@ class Metrics:
 class Progress:
     """Progress of one stage: a bar on a terminal, a plain line every few seconds elsewhere."""
 
-    def __init__(
-        self, title: str, begin: int, last: int, *, stream: TextIO | None = None, every_seconds: float = 10.0
-    ):
+    def __init__(self, title: str, begin: int, last: int, *, stream: TextIO | None = None, every_seconds: float = 10.0):
         self._stream = stream or sys.stderr
         self._title, self._last, self._every = title, last, every_seconds
         self._printed = -every_seconds

@@ -75,7 +75,7 @@ class Stage:
         """The state at step 0."""
         key = rng.named(self.key(seed), 'init')
         # Run once: compiling the random draws with all optimisations takes far longer than drawing them.
-        draw = jax.jit(self.variables).lower(key).compile(compiler_options={'xla_backend_optimization_level': 0})
+        draw = jax.jit(self.variables).lower(key).compile(compiler_options={'xla_backend_optimization_level': '0'})
         fresh = draw(key)
         return jax.device_get(self.method.init(self.adopt(fresh, nets)))
 
@@ -166,7 +166,9 @@ class Stages:
 
     def _stage2(self) -> Stage:
         config = self._config.stage2
-        method = self._classifier(self._expression_net(self._config.expression_net.batch_norm), 'logits', config, 'head/.*')
+        method = self._classifier(
+            self._expression_net(self._config.expression_net.batch_norm), 'logits', config, 'head/.*'
+        )
         return self._stage(
             'stage2',
             config,

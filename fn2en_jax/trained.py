@@ -49,7 +49,7 @@ class Trained:
         if examples.class_names != self.class_names:
             raise ValueError(f'the set has classes {examples.class_names}, the net {self.class_names}')
         everything = np.arange(len(examples))
-        stages = Stages(self.config, Data(examples, None, ''), Fold(self.fold, everything, everything))
+        stages = Stages(self.config, Data(examples, None, {}), Fold(self.fold, everything, everything))
         stage = stages.build(METHODS[self.method][-1])
         outputs = engine.evaluate(
             stage.method,

@@ -16,7 +16,7 @@ _LISTED = 20  # names shown in one error message
 
 def path_name(path: Sequence[jax.tree_util.KeyEntry]) -> str:
     """'features/conv1/kernel' for the key path of a leaf."""
-    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
+    return jax.tree_util.keystr(tuple(path), simple=True, separator='/')
 
 
 def paths(tree: PyTree) -> dict[str, Any]:
@@ -38,18 +38,20 @@ def match_groups(tree: PyTree, groups: Sequence[tuple[str, str]]) -> PyTree:
     Raises UserError that lists the leaves which no group matches, and for a malformed expression.
     """
     compiled = [(name, _compiled(name, pattern)) for name, pattern in groups]
-    found = {leaf: next((name for name, pattern in compiled if pattern.fullmatch(leaf)), None)
-             for leaf in paths(tree)}
+    found = {leaf: next((name for name, pattern in compiled if pattern.fullmatch(leaf)), None) for leaf in paths(tree)}
     lost = [leaf for leaf, group in found.items() if group is None]
     if lost:
-        raise UserError(f"no group matches {_listed(lost)}; groups: "
-                        f"{', '.join(f'{name}={pattern!r}' for name, pattern in groups) or 'none'}. "
-                        "Add a group, or a last one with the pattern '.*'.")
+        raise UserError(
+            f'no group matches {_listed(lost)}; groups: '
+            f'{", ".join(f"{name}={pattern!r}" for name, pattern in groups) or "none"}. '
+            "Add a group, or a last one with the pattern '.*'."
+        )
     return jax.tree_util.tree_map_with_path(lambda path, _: found[path_name(path)], tree)
 
 
-def strict_merge(into: PyTree, loaded: PyTree, *, allow_missing: Sequence[str] = (),
-                 allow_surplus: Sequence[str] = ()) -> PyTree:
+def strict_merge(
+    into: PyTree, loaded: PyTree, *, allow_missing: Sequence[str] = (), allow_surplus: Sequence[str] = ()
+) -> PyTree:
     """The tree `into` with its leaves taken from `loaded` by name and cast to their own dtype.
 
     allow_missing: regular expressions (whole name) of leaves that `loaded` may lack; `into` keeps its own.
@@ -63,13 +65,21 @@ def strict_merge(into: PyTree, loaded: PyTree, *, allow_missing: Sequence[str] =
     misshaped = [name for name in wanted if name in given and np.shape(wanted[name]) != np.shape(given[name])]
     missing = [name for name in wanted if name not in given and not _any(allow_missing, name)]
     surplus = [name for name in given if name not in wanted and not _any(allow_surplus, name)]
-    wrong = [f"{name} {np.shape(given[name])} where {np.shape(wanted[name])} is needed" for name in misshaped
-             if not (_any(allow_missing, name) and _any(allow_surplus, name))]
-    problems = [f"{title}: {_listed(names)}" for title, names in
-                (("missing", missing), ("surplus", surplus), ("of another shape", wrong)) if names]
+    wrong = [
+        f'{name} {np.shape(given[name])} where {np.shape(wanted[name])} is needed'
+        for name in misshaped
+        if not (_any(allow_missing, name) and _any(allow_surplus, name))
+    ]
+    problems = [
+        f'{title}: {_listed(names)}'
+        for title, names in (('missing', missing), ('surplus', surplus), ('of another shape', wrong))
+        if names
+    ]
     if problems:
-        raise UserError(f"the loaded parameters do not fit this net; {'; '.join(problems)}. "
-                        "Load parameters of the same net, or allow these names explicitly.")
+        raise UserError(
+            f'the loaded parameters do not fit this net; {"; ".join(problems)}. '
+            'Load parameters of the same net, or allow these names explicitly.'
+        )
 
     def pick(path, own):
         name = path_name(path)
@@ -113,7 +123,7 @@ def _compiled(name: str, pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except re.error as error:
-        raise UserError(f"group {name!r}: {pattern!r} is not a regular expression ({error})") from error
+        raise UserError(f'group {name!r}: {pattern!r} is not a regular expression ({error})') from error
 
 
 def _any(patterns: Sequence[str], name: str) -> bool:
@@ -121,5 +131,5 @@ def _any(patterns: Sequence[str], name: str) -> bool:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+    more = f' and {len(names) - _LISTED} more' if len(names) > _LISTED else ''
+    return ', '.join(names[:_LISTED]) + more

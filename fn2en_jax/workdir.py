@@ -1,8 +1,9 @@
 """The folder of a run: whose it is, and writing into it so that a kill leaves old or new files, never halves."""
 
+import contextlib
+import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,16 @@ from typing import Any
 from fn2en_jax.errors import UserError
 
 # Keys that change how or how much a run does, not what any of its stages computes.
-FREE_KEYS = ('methods', 'fold', 'checkpoint', 'report', 'data.data_dir', 'data.in_memory_bytes', 'steps_per_dispatch', 'compilation_cache')
+FREE_KEYS = (
+    'methods',
+    'fold',
+    'checkpoint',
+    'report',
+    'data.data_dir',
+    'data.in_memory_bytes',
+    'steps_per_dispatch',
+    'compilation_cache',
+)
 
 
 def cache(name: str) -> Path:
@@ -18,22 +28,36 @@ def cache(name: str) -> Path:
     return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'fn2en_jax' / name
 
 
+@contextlib.contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Creates the folder and keeps every other process out of it.
+
+    Raises:
+        UserError: when it cannot be written, or another run is using it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / '.lock').open('w')
+    except OSError as error:
+        raise UserError(f'cannot write to the workdir {folder}: {error.strerror}; choose another --workdir') from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f'another run is using the workdir {folder}; wait for it, or use another') from error
+        yield
+
+
 def claim(folder: Path, config: Mapping[str, Any]) -> None:
-    """Creates the folder and writes `config.json`, or checks that the one there is of the same run.
+    """Writes `config.json` into the folder, or checks that the one there is of the same run.
 
     Args:
         folder: the workdir.
         config: nested plain values (JSON).
 
     Raises:
-        UserError: when the folder cannot be written, or was made with other settings (they are named).
+        UserError: when the folder was made with other settings (they are named).
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f'cannot write to the workdir {folder}: {error.strerror}; choose another --workdir') from error
     path = folder / 'config.json'
     if path.exists():
         _compare(path, config)
@@ -43,11 +67,15 @@ def claim(folder: Path, config: Mapping[str, Any]) -> None:
 def _compare(path: Path, config: Mapping[str, Any]) -> None:
     old, new = dict(flatten(read_json(path))), dict(flatten(json.loads(json.dumps(config))))
     missing = object()
+    # A run without a face net does not know the identities; that is no difference.
+    unknown = {
+        key for key in old.keys() & new.keys() if key.startswith('data_fingerprint.') and '' in (old[key], new[key])
+    }
     differing = [
         f'{key} ({json.dumps(old[key]) if key in old else "unset"} there, '
         f'{json.dumps(new[key]) if key in new else "unset"} now)'
         for key in sorted(old.keys() | new.keys())
-        if old.get(key, missing) != new.get(key, missing) and not _free(key)
+        if old.get(key, missing) != new.get(key, missing) and not _free(key) and key not in unknown
     ]
     if differing:
         raise UserError(

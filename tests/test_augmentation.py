@@ -97,8 +97,12 @@ def test_rotation_and_zoom_agree_with_scipy(rotate, zoom):
         matrix = np.array([[cos, -sin], [sin, cos]])
         offset = 16 - matrix @ np.array([16, 16])
         return np.stack(
-            [ndimage.affine_transform(image[..., c].astype(float), matrix, offset, order=1, mode='nearest')
-             for c in range(3)], -1)
+            [
+                ndimage.affine_transform(image[..., c].astype(float), matrix, offset, order=1, mode='nearest')
+                for c in range(3)
+            ],
+            -1,
+        )
 
     angles = np.linspace(-rotate, rotate, 31) if rotate else [0.0]
     scales = np.linspace(1 - zoom, 1 + zoom, 21) if zoom else [1.0]

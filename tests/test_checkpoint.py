@@ -19,6 +19,11 @@ from fn2en_jax.errors import UserError
 from fn2en_jax.methods.base import NetState
 from tests import toy
 
+pytestmark = [
+    pytest.mark.usefixtures('_orbax_leftovers'),
+    pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning'),
+]
+
 
 def state(seed: int) -> NetState:
     """One leaf of every kind that a net or an optimiser holds."""
@@ -100,8 +105,6 @@ def damage_flip(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
-# Reading a damaged checkpoint fails in several of orbax's threads at once; only one error is collected.
-@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 @pytest.mark.parametrize('damage', [damage_truncate, damage_empty, damage_delete, damage_flip])
 def test_damage_to_any_file_is_survived(folder, damage, caplog):
     """Each file of the newest checkpoint in turn: the checkpoint before it is used, or it does not matter."""
@@ -143,10 +146,13 @@ def test_bits_flipped_in_the_arrays_are_noticed_by_the_checksum(folder, monkeypa
     assert newest(folder)[0] == 2
 
 
-def test_when_all_are_damaged_there_is_none(folder):
+def test_when_all_are_damaged_nothing_is_deleted_and_the_folder_is_named(folder):
     for path in files(folder):
         damage_truncate(path)
-    assert newest(folder) is None
+    before = sorted(files(folder))
+    with pytest.raises(UserError, match=str(folder)):
+        newest(folder)
+    assert sorted(files(folder)) == before
 
 
 def test_a_half_written_checkpoint_is_ignored_and_removed(folder):
@@ -168,7 +174,7 @@ def test_what_is_newer_than_the_step_gone_on_from_can_be_dropped_and_written_aga
     checkpoints.close()
     chex.assert_trees_all_equal(newest(folder)[1], state(30))
     checkpoints = checkpoint.Checkpoints(folder)
-    checkpoints.drop_after(None)
+    checkpoints.drop_after(0)
     checkpoints.close()
     assert newest(folder) is None
 

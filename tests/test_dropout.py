@@ -6,7 +6,7 @@ import pytest
 from fn2en_jax import rng
 from fn2en_jax.models.dropout import dropout
 
-KEYS = rng.per_example(rng.stream(0, "dropout"), jnp.arange(8))
+KEYS = rng.per_example(rng.stream(0, 'dropout'), jnp.arange(8))
 
 
 def test_dropout_keeps_the_mean_and_zeroes_the_named_share():
@@ -25,8 +25,9 @@ def test_no_keys_or_rate_zero_is_the_identity():
 def test_an_example_does_not_depend_on_its_batch():
     x = jax.random.normal(KEYS[0], (8, 50))
     whole = dropout(x, KEYS, 0.5)
-    np.testing.assert_array_equal(jnp.concatenate([dropout(x[:3], KEYS[:3], 0.5), dropout(x[3:], KEYS[3:], 0.5)]),
-                                  whole)
+    np.testing.assert_array_equal(
+        jnp.concatenate([dropout(x[:3], KEYS[:3], 0.5), dropout(x[3:], KEYS[3:], 0.5)]), whole
+    )
     assert len(np.unique(np.asarray(whole == 0), axis=0)) == 8
 
 
@@ -42,7 +43,7 @@ def test_the_dtype_stays_and_dropped_infinities_are_zero():
     assert set(np.unique(np.asarray(found, np.float32))) == {0.0, np.inf}
 
 
-@pytest.mark.parametrize("rate", [1.0, -0.1, 1.5])
+@pytest.mark.parametrize('rate', [1.0, -0.1, 1.5])
 def test_a_rate_that_cannot_be_is_an_error(rate):
-    with pytest.raises(ValueError, match="dropout rate"):
+    with pytest.raises(ValueError, match='dropout rate'):
         dropout(jnp.ones((8, 2)), KEYS, rate)

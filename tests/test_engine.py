@@ -14,6 +14,11 @@ from fn2en_jax.data.augmentation import centre_crop
 from fn2en_jax.data.batches import Streamed
 from tests import faces, toy
 
+pytestmark = [
+    pytest.mark.usefixtures('_orbax_leftovers'),
+    pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning'),
+]
+
 
 @pytest.fixture(scope='module')
 def straight(tmp_path_factory):

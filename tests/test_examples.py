@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fn2en_jax.data.examples import Examples, Images, InMemory, Selection, unlabelled
+from fn2en_jax.data.examples import Examples, Images, InMemory, unlabelled
 
 
 class Countdown:
@@ -96,7 +96,8 @@ def test_columns_that_do_not_fit_are_refused(array, change, message):
 
 
 def test_unlabelled_joins_pictures_and_forgets_labels():
-    first, second = (np.full((n, 4, 4, 1), n, np.uint8) + np.arange(n, dtype=np.uint8)[:, None, None, None] for n in (2, 3))
+    shape = (slice(None), None, None, None)
+    first, second = (np.full((n, 4, 4, 1), n, np.uint8) + np.arange(n, dtype=np.uint8)[shape] for n in (2, 3))
 
     def make(images, name):
         labels = np.ones(len(images), np.int32)

@@ -25,9 +25,14 @@ LAYERS = {
 }
 # Of one layer, and still in an order of their own.
 ALLOWED = {
-    ('rng', 'types'), ('trees', 'types'), ('trees', 'errors'), ('commands', 'errors'),
-    ('report', 'workdir'), ('plan', 'stages'),
-    ('optim', 'losses'), ('losses', 'metrics'),
+    ('rng', 'types'),
+    ('trees', 'types'),
+    ('trees', 'errors'),
+    ('commands', 'errors'),
+    ('report', 'workdir'),
+    ('plan', 'stages'),
+    ('optim', 'losses'),
+    ('losses', 'metrics'),
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 

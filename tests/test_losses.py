@@ -17,18 +17,18 @@ def maps(seed, shape=(3, 2, 4, 5)):
     return draw.normal(size=shape), draw.normal(size=shape)
 
 
-@pytest.mark.parametrize("p", POWERS)
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize('p', POWERS)
+@pytest.mark.parametrize('reduction', ['sum', 'mean'])
 def test_feature_regression_equals_float64(p, reduction):
     pred, target = maps(0)
     powers = (np.abs(pred - target) ** p).reshape(3, -1)
-    expected = powers.sum(1) if reduction == "sum" else powers.mean(1)
+    expected = powers.sum(1) if reduction == 'sum' else powers.mean(1)
     value = losses.feature_regression(jnp.float32(pred), jnp.float32(target), p=p, reduction=reduction)
     assert value.dtype == jnp.float32
     np.testing.assert_allclose(value, expected, rtol=2e-6)
 
 
-@pytest.mark.parametrize("p", POWERS)
+@pytest.mark.parametrize('p', POWERS)
 def test_its_gradient_equals_float64(p):
     pred, target = maps(1)
     expected = p * np.abs(pred - target) ** (p - 1) * np.sign(pred - target)
@@ -36,7 +36,7 @@ def test_its_gradient_equals_float64(p):
     np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("p", POWERS)
+@pytest.mark.parametrize('p', POWERS)
 def test_its_gradient_is_zero_where_the_difference_is(p):
     pred = jnp.array([[1.0, 2.0, -0.0, 1e-30]])
     target = jnp.array([[1.0, 0.5, 0.0, 0.0]])
@@ -47,7 +47,7 @@ def test_its_gradient_is_zero_where_the_difference_is(p):
     assert np.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("p", POWERS)
+@pytest.mark.parametrize('p', POWERS)
 def test_not_a_number_is_not_hidden(p):
     assert np.isnan(losses.feature_regression(jnp.array([[1.0, jnp.nan]]), jnp.ones((1, 2)), p=p)).all()
 
@@ -60,22 +60,22 @@ def test_low_precision_input_is_compared_in_float32():
     assert losses.cross_entropy(jnp.zeros((2, 4), jnp.bfloat16), jnp.array([0, 1])).dtype == jnp.float32
 
 
-@pytest.mark.parametrize("p", [0.99, 0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize('p', [0.99, 0.0, -1.0, math.nan, math.inf])
 def test_p_below_one_is_an_error(p):
-    with pytest.raises(ValueError, match="p is"):
+    with pytest.raises(ValueError, match='p is'):
         losses.feature_regression(jnp.ones((2, 3)), jnp.zeros((2, 3)), p=p)
-    with pytest.raises(ValueError, match="p is"):
+    with pytest.raises(ValueError, match='p is'):
         losses.log_normaliser(p, 3)
 
 
 def test_an_unknown_reduction_is_an_error():
     with pytest.raises(ValueError, match="'batch'"):
-        losses.feature_regression(jnp.ones((2, 3)), jnp.zeros((2, 3)), reduction="batch")
+        losses.feature_regression(jnp.ones((2, 3)), jnp.zeros((2, 3)), reduction='batch')
 
 
-@pytest.mark.parametrize("shape", [(4, 1, 1, 6), (4, 1), (1, 6), (6,)])
+@pytest.mark.parametrize('shape', [(4, 1, 1, 6), (4, 1), (1, 6), (6,)])
 def test_other_shapes_raise_under_jit(shape):
-    with pytest.raises(AssertionError, match="shape"):
+    with pytest.raises(AssertionError, match='shape'):
         jax.jit(losses.feature_regression)(jnp.ones((4, 6)), jnp.ones(shape))
 
 
@@ -87,18 +87,20 @@ def test_the_mean_needs_the_documented_rates():
         gradient = jax.grad(lambda x: losses.feature_regression(x, target, reduction=reduction).sum())(w)
         return w - rate * (gradient + decay * w)
 
-    np.testing.assert_allclose(step(0.1 * 4, 0.02 / 4, "mean"), step(0.1, 0.02, "sum"), rtol=1e-6)
+    np.testing.assert_allclose(step(0.1 * 4, 0.02 / 4, 'mean'), step(0.1, 0.02, 'sum'), rtol=1e-6)
     caffe = w - 0.1 * ((w - target) + 0.02 * w)  # the gradient of half the sum
-    np.testing.assert_allclose(step(0.1 / 2, 0.02 * 2, "sum"), caffe, rtol=1e-6)
+    np.testing.assert_allclose(step(0.1 / 2, 0.02 * 2, 'sum'), caffe, rtol=1e-6)
 
 
-@pytest.mark.parametrize("p", POWERS)
+@pytest.mark.parametrize('p', POWERS)
 def test_the_density_integrates_to_one(p):
-    line, _ = integrate.quad(lambda x: math.exp(losses.log_normaliser(p, 1) - abs(x - 0.3) ** p), -60, 60,
-                             points=[0.3], limit=200)
+    line, _ = integrate.quad(
+        lambda x: math.exp(losses.log_normaliser(p, 1) - abs(x - 0.3) ** p), -60, 60, points=[0.3], limit=200
+    )
     assert line == pytest.approx(1.0, rel=1e-8)
     plane, _ = integrate.dblquad(
-        lambda y, x: math.exp(losses.log_normaliser(p, 2) - x**p - y**p), 0, 30, 0, 30, epsabs=1e-7)
+        lambda y, x: math.exp(losses.log_normaliser(p, 2) - x**p - y**p), 0, 30, 0, 30, epsabs=1e-7
+    )
     assert 4 * plane == pytest.approx(1.0, rel=1e-4)
     assert losses.log_normaliser(p, 5) == pytest.approx(5 * losses.log_normaliser(p, 1))
 
@@ -119,7 +121,7 @@ def test_the_quadratic_is_minimised_at_the_mean_in_one_newton_step():
     np.testing.assert_allclose(start - gradient / 2.0, mean, atol=1e-6)  # the Hessian is 2
 
 
-@pytest.mark.parametrize("p", POWERS)
+@pytest.mark.parametrize('p', POWERS)
 def test_descent_and_closed_form_find_the_mean(p):
     start, mean = (jnp.float32(part) for part in maps(4, (2, 6)))
     loss = jax.jit(lambda x: losses.feature_regression(x, mean, p=p).sum())
@@ -142,8 +144,9 @@ def test_cross_entropy_equals_float64():
     np.testing.assert_allclose(losses.cross_entropy(jnp.float32(logits), jnp.array(labels)), expected, rtol=1e-5)
     weights = np.array([1.0, 0.5, 2.0, 0.0])
     smooth = 0.9 * expected - 0.1 * log_p.mean(1)
-    value = losses.cross_entropy(jnp.float32(logits), jnp.array(labels), class_weights=jnp.float32(weights),
-                                 label_smoothing=0.1)
+    value = losses.cross_entropy(
+        jnp.float32(logits), jnp.array(labels), class_weights=jnp.float32(weights), label_smoothing=0.1
+    )
     np.testing.assert_allclose(value, weights[labels] * smooth, rtol=1e-5)
 
 
@@ -169,9 +172,9 @@ def test_a_label_out_of_range_is_not_a_number_without_spoiling_the_others():
     np.testing.assert_array_equal(masked[jnp.array([0, 1, 3])], 0.0)
 
 
-@pytest.mark.parametrize("arguments", [{"label_smoothing": 1.0}, {"label_smoothing": -0.1}])
+@pytest.mark.parametrize('arguments', [{'label_smoothing': 1.0}, {'label_smoothing': -0.1}])
 def test_a_wrong_smoothing_is_an_error(arguments):
-    with pytest.raises(ValueError, match="label_smoothing"):
+    with pytest.raises(ValueError, match='label_smoothing'):
         losses.cross_entropy(jnp.ones((2, 3)), jnp.array([0, 1]), **arguments)
 
 

@@ -29,7 +29,9 @@ KEY = jax.random.PRNGKey(0)
 
 def test_every_method_ends_with_the_stage_that_is_judged():
     assert {name: stages[-1] for name, stages in METHODS.items()} == {
-        'fn2en': 'stage2', 'finetune': 'finetune', 'scratch': 'scratch'
+        'fn2en': 'stage2',
+        'finetune': 'finetune',
+        'scratch': 'scratch',
     }
     assert METHODS['fn2en'] == ('face_net', 'finetune', 'stage1', 'stage2')
 
@@ -81,8 +83,9 @@ def test_a_classifier_reports_accuracy_over_valid_examples_and_moves_its_statist
     assert set(metrics) == {'loss', 'accuracy'}
     assert metrics['accuracy'].count == 3
     assert 0 <= metrics['accuracy'].total <= 3
-    changed = jax.tree.map(lambda a, b: bool((np.asarray(a) != np.asarray(b)).any()), (new.params, new.stats),
-                           (state.params, state.stats))
+    changed = jax.tree.map(
+        lambda a, b: bool((np.asarray(a) != np.asarray(b)).any()), (new.params, new.stats), (state.params, state.stats)
+    )
     assert changed[0]['features']['conv1']['kernel']
     assert changed[0]['head']['fc2']['bias']
     assert all(jax.tree.leaves(changed[1]))

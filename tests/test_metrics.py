@@ -7,7 +7,7 @@ import pytest
 
 from fn2en_jax import metrics
 
-NAMES = ("angry", "happy", "sad")
+NAMES = ('angry', 'happy', 'sad')
 
 
 def test_mean_by_hand():
@@ -24,7 +24,7 @@ def test_mean_of_parts_is_the_mean_of_all_and_not_of_means():
 
 def test_mean_sums_over_devices():
     values, mask = jnp.array([[1.0, 3.0], [5.0, 7.0]]), jnp.array([[True, True], [True, False]])
-    summed = jax.pmap(lambda v, m: jax.lax.psum(metrics.Mean.of(v, m), "d"), axis_name="d")(values, mask)
+    summed = jax.pmap(lambda v, m: jax.lax.psum(metrics.Mean.of(v, m), 'd'), axis_name='d')(values, mask)
     np.testing.assert_array_equal(summed.compute(), [3.0, 3.0])
 
 
@@ -54,19 +54,21 @@ def test_confusion_by_hand():
 def test_summary_by_hand():
     found = metrics.summarise(np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]]), NAMES)
     assert found == {
-        "accuracy": pytest.approx(2 / 3), "class_averaged_accuracy": pytest.approx((1 + 0.5) / 2),
-        "macro_f1": pytest.approx(2 / 3),  # 2/(1+2) for either class; the third does not occur
-        "confusion_matrix": [[1, 0, 0], [1, 1, 0], [0, 0, 0]], "num_examples": 3,
-        "per_class_accuracy": {"angry": 1.0, "happy": 0.5, "sad": None},
+        'accuracy': pytest.approx(2 / 3),
+        'class_averaged_accuracy': pytest.approx((1 + 0.5) / 2),
+        'macro_f1': pytest.approx(2 / 3),  # 2/(1+2) for either class; the third does not occur
+        'confusion_matrix': [[1, 0, 0], [1, 1, 0], [0, 0, 0]],
+        'num_examples': 3,
+        'per_class_accuracy': {'angry': 1.0, 'happy': 0.5, 'sad': None},
     }
     assert json.loads(json.dumps(found)) == found
 
 
 def test_a_class_only_predicted_counts_in_f1_and_not_in_the_averaged_accuracy():
     found = metrics.summarise(np.array([[2, 2], [0, 0]]))
-    assert found["class_averaged_accuracy"] == 0.5
-    assert found["macro_f1"] == pytest.approx((2 * 2 / (4 + 2) + 0.0) / 2)
-    assert found["per_class_accuracy"] == {"0": 0.5, "1": None}
+    assert found['class_averaged_accuracy'] == 0.5
+    assert found['macro_f1'] == pytest.approx((2 * 2 / (4 + 2) + 0.0) / 2)
+    assert found['per_class_accuracy'] == {'0': 0.5, '1': None}
 
 
 def test_classification_of_scores():
@@ -74,29 +76,35 @@ def test_classification_of_scores():
     labels = np.array([0, 1, 1, 2], np.int32)
     found = metrics.classification(scores, labels, NAMES)
     assert found == metrics.summarise(np.array([[1, 0, 0], [1, 1, 0], [0, 0, 1]]), NAMES)
-    assert found["accuracy"] == 0.75
-    assert found["class_averaged_accuracy"] == pytest.approx(2.5 / 3)
+    assert found['accuracy'] == 0.75
+    assert found['class_averaged_accuracy'] == pytest.approx(2.5 / 3)
 
 
 def test_pooled_folds_are_the_summary_of_all_examples():
     draw = np.random.default_rng(0)
     scores, labels = draw.normal(size=(50, 3)), draw.integers(0, 3, 50)
-    folds = [metrics.classification(scores[i::5], labels[i::5], NAMES)["confusion_matrix"] for i in range(5)]
+    folds = [metrics.classification(scores[i::5], labels[i::5], NAMES)['confusion_matrix'] for i in range(5)]
     assert metrics.summarise(np.sum(folds, axis=0), NAMES) == metrics.classification(scores, labels, NAMES)
 
 
-@pytest.mark.parametrize(("scores", "labels", "message"), [
-    (np.ones((2, 2)), np.array([0, 1]), "shape"), (np.ones((2, 3)), np.array([0]), "shape"),
-    (np.array([[1, 2, np.nan]]), np.array([0]), "not finite"), (np.ones((1, 3)), np.array([3]), "labels"),
-    (np.ones((1, 3)), np.array([-1]), "labels"), (np.ones((0, 3)), np.zeros(0, int), "no figures"),
-])
+@pytest.mark.parametrize(
+    ('scores', 'labels', 'message'),
+    [
+        (np.ones((2, 2)), np.array([0, 1]), 'shape'),
+        (np.ones((2, 3)), np.array([0]), 'shape'),
+        (np.array([[1, 2, np.nan]]), np.array([0]), 'not finite'),
+        (np.ones((1, 3)), np.array([3]), 'labels'),
+        (np.ones((1, 3)), np.array([-1]), 'labels'),
+        (np.ones((0, 3)), np.zeros(0, int), 'no figures'),
+    ],
+)
 def test_classification_refuses_what_it_cannot_count(scores, labels, message):
     with pytest.raises(ValueError, match=message):
         metrics.classification(scores, labels, NAMES)
 
 
 def test_summary_refuses_a_matrix_that_does_not_fit():
-    with pytest.raises(ValueError, match="shape"):
+    with pytest.raises(ValueError, match='shape'):
         metrics.summarise(np.ones((2, 3)))
-    with pytest.raises(ValueError, match="3 classes"):
+    with pytest.raises(ValueError, match='3 classes'):
         metrics.summarise(np.ones((2, 2)), NAMES)

@@ -103,7 +103,9 @@ def test_one_device_and_four_train_the_same_net(ten_steps):
     one, total = on_one(method, state, frozen, 10)
     assert step == 10
     for path, ours, theirs in zip(
-        jax.tree_util.tree_leaves_with_path(four.params), jax.tree.leaves(four.params), jax.tree.leaves(one.params),
+        jax.tree_util.tree_leaves_with_path(four.params),
+        jax.tree.leaves(four.params),
+        jax.tree.leaves(one.params),
         strict=True,
     ):
         np.testing.assert_allclose(ours, theirs, atol=1e-5, err_msg=str(path[0]))

@@ -29,8 +29,11 @@ def row(stage: str, step: int, fold: str = 'fold0', **values: float) -> dict:
 
 ROWS = [
     *(row('stage1', step, loss=100 / step, **({'test_loss': 50.0} if step == 20 else {})) for step in (10, 20)),
-    *(row('stage2', step, fold, loss=1.0, accuracy=step / 40, test_accuracy=0.5) for fold in ('fold0', 'fold1')
-      for step in (10, 20)),
+    *(
+        row('stage2', step, fold, loss=1.0, accuracy=step / 40, test_accuracy=0.5)
+        for fold in ('fold0', 'fold1')
+        for step in (10, 20)
+    ),
 ]
 
 

@@ -28,7 +28,12 @@ def test_rows_are_json_lines_and_tensorboard_events(metrics, tmp_path):
     metrics.close()
     lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
     assert json.loads(lines[0]) == {
-        'fold': '', 'stage': 'face_net', 'step': 5, 'epoch': 1.2346, 'loss': 0.5, 'accuracy': 0.25
+        'fold': '',
+        'stage': 'face_net',
+        'step': 5,
+        'epoch': 1.2346,
+        'loss': 0.5,
+        'accuracy': 0.25,
     }
     assert metrics.rows() == [json.loads(line) for line in lines]
     for run in ('face_net', 'fold0/stage1'):

@@ -228,9 +228,7 @@ def test_records_that_vanish_after_opening(own_builder):
 
 def test_pixels_never_come_under_another_name(builder, table):
     order = np.arange(NUM)
-    stored = store.StoredImages(
-        store._Source(builder), order, (table.files[1], table.files[0], *table.files[2:]), 8, 1
-    )
+    stored = store.StoredImages(store._Source(builder), order, (table.files[1], table.files[0], *table.files[2:]), 8, 1)
     np.testing.assert_array_equal(stored.gather([2])[0], images.fit(picture(2)[..., None], 8))
     with pytest.raises(UserError, match=r'99\.png stands where 98\.png was'):
         stored.gather([0])

@@ -56,9 +56,7 @@ def test_another_process_draws_the_same_bytes():
     )
     here = hashlib.sha256(b''.join(synthetic.render(0, i, i).tobytes() for i in range(3))).hexdigest()
     root = pathlib.Path(synthetic.__file__).parents[2]
-    there = subprocess.run(
-        [sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=root
-    ).stdout
+    there = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=root).stdout
     assert there.strip() == here
 
 
@@ -196,9 +194,7 @@ def test_expressions_look_like_their_names():
 
 def test_corners_of_the_mouth_are_drawn_where_the_geometry_says():
     """The smile is in the pixels too: a dark mouth line rises at the corners when geometry lifts them."""
-    who = dataclasses.replace(
-        synthetic.person(0, 3), beard='none', glasses='none', mouth_curve=0.0, freckles=0.0
-    )
+    who = dataclasses.replace(synthetic.person(0, 3), beard='none', glasses='none', mouth_curve=0.0, freckles=0.0)
     shot = synthetic.shot(0, 3, 0, 'neutral', who)
     still = shot.nuisance._replace(
         roll=0.0,
@@ -224,9 +220,7 @@ def test_corners_of_the_mouth_are_drawn_where_the_geometry_says():
 
 
 def test_surface_grid_and_projection_are_inverse():
-    seen = synthetic.shot(0, 9, 0).nuisance._replace(
-        yaw=0.3, pitch=-0.15, roll=0.2, scale=0.95, shift=(0.05, -0.03)
-    )
+    seen = synthetic.shot(0, 9, 0).nuisance._replace(yaw=0.3, pitch=-0.15, roll=0.2, scale=0.95, shift=(0.05, -0.03))
     canvas = synthetic._Canvas(seen, 100)
     for x, y in ((0.0, 0.0), (0.35, -0.1), (-0.3, 0.5)):
         row, column = canvas.project(x, y)
@@ -329,9 +323,7 @@ def test_grey_identities_and_two_processes_give_the_same_set(tmp_path):
     fields = {'persons': 3, 'per_person': 2, 'size': 24, 'channels': 1}
     stored = []
     for processes in (1, 2):
-        made = synthetic_faces.builder(
-            'identities', data_dir=tmp_path / str(processes), processes=processes, **fields
-        )
+        made = synthetic_faces.builder('identities', data_dir=tmp_path / str(processes), processes=processes, **fields)
         made.download_and_prepare()
         stored.append([{**example, 'image': opened(example)} for example in encoded(made)])
     assert [example['label'].decode() for example in stored[0]] == [f'person_{n // 2:04d}' for n in range(6)]
@@ -361,9 +353,7 @@ def test_contact_sheet_places_pictures_and_captions(tmp_path):
     assert (sheet[10, 10 + step_x] == 90).all()
     assert (sheet[10 + step_y, 10] == 200).all()
     assert sheet[20 + contact_sheet.GAP : step_y, :step_x].min() < 128  # ink under the first picture
-    assert (
-        sheet[step_y:, step_x + contact_sheet.GAP :] == 255
-    ).all()  # the long caption stays under its picture
+    assert (sheet[step_y:, step_x + contact_sheet.GAP :] == 255).all()  # the long caption stays under its picture
     contact_sheet.save(tmp_path / 'sheet.png', images)
     assert (tmp_path / 'sheet.png').read_bytes().startswith(b'\x89PNG')
 

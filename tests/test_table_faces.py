@@ -66,18 +66,14 @@ def test_other_formats_are_stored_as_png(faces):
     stored = records(prepare(faces))[1]
     assert stored['image'].startswith(b'\x89PNG')
     assert stored['file'] == b'a.bmp'
-    np.testing.assert_array_equal(
-        images.decode(stored['image'], 1), images.decode((faces / 'a.png').read_bytes(), 1)
-    )
+    np.testing.assert_array_equal(images.decode(stored['image'], 1), images.decode((faces / 'a.png').read_bytes(), 1))
 
 
 def test_the_name_is_readable_and_stable(faces):
     before = name(faces)
     assert before.startswith('my_faces-')
     os.utime(faces / 'a.png', (1, 1))  # touched, not changed
-    (faces / 'My Faces.csv').write_text(
-        TEXT.replace(',', ' , ') + '\n'
-    )  # laid out otherwise, saying the same
+    (faces / 'My Faces.csv').write_text(TEXT.replace(',', ' , ') + '\n')  # laid out otherwise, saying the same
     assert name(faces) == before
 
 
@@ -148,9 +144,7 @@ def test_tensorflow_is_never_imported(faces):
         f'b = store.prepare(make, {str(faces.parent / "stored")!r}); '
         'print(store.load(b, size=8, channels=1).images.shape, "tensorflow" in sys.modules)'
     )
-    done = subprocess.run(
-        [sys.executable, '-W', 'error', '-c', program], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, '-W', 'error', '-c', program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == '(2, 8, 8, 1) False\n'
     assert done.stderr == ''

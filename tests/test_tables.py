@@ -236,9 +236,7 @@ def test_a_table_reached_through_a_link_finds_its_images(write, faces, tmp_path_
 
 def test_special_files_are_refused(write, faces):
     os.mkfifo(faces / 'pipe.png')
-    assert "'pipe.png': is no regular file" in refusal(
-        tables.read_expressions, write(GOOD + 'pipe.png,joy,bob,1\n')
-    )
+    assert "'pipe.png': is no regular file" in refusal(tables.read_expressions, write(GOOD + 'pipe.png,joy,bob,1\n'))
 
 
 @pytest.mark.parametrize('cell', ['validation', 'Train', 'TEST', '0'])
@@ -258,9 +256,7 @@ def test_person_in_train_and_test(write):
 
 
 def test_unknown_class(write):
-    message = refusal(
-        tables.read_expressions, write(GOOD + 'e.png,Joy,bob,1\n'), class_names=('anger', 'joy')
-    )
+    message = refusal(tables.read_expressions, write(GOOD + 'e.png,Joy,bob,1\n'), class_names=('anger', 'joy'))
     assert message.endswith("line 6: unknown expression 'Joy'; the classes are anger, joy")
 
 
@@ -286,16 +282,12 @@ def test_folds_may_count_from_one(write):
 
 
 def test_single_fold(write):
-    assert 'every image is in fold 1' in refusal(
-        tables.read_expressions, write(GOOD.replace('ann,0', 'ann,1'))
-    )
+    assert 'every image is in fold 1' in refusal(tables.read_expressions, write(GOOD.replace('ann,0', 'ann,1')))
 
 
 @pytest.mark.parametrize(('used', 'lacking'), [('train', 'test'), ('test', 'train')])
 def test_split_with_one_side(write, used, lacking):
-    message = refusal(
-        tables.read_expressions, write(f'file,expression,split\na.png,joy,{used}\nb.png,anger,{used}\n')
-    )
+    message = refusal(tables.read_expressions, write(f'file,expression,split\na.png,joy,{used}\nb.png,anger,{used}\n'))
     assert message.endswith(f'no image has split {lacking}')
 
 
@@ -303,18 +295,14 @@ def test_evaluation_takes_what_there_is_but_no_unknown_class(write):
     path = write('file,expression,split\na.png,joy,test\nb.png,joy,test\n')
     table = tables.read_expressions(path, class_names=('anger', 'joy'), complete=False)
     assert table.class_names == ('anger', 'joy')
-    assert 'unknown expression' in refusal(
-        tables.read_expressions, path, class_names=('anger',), complete=False
-    )
+    assert 'unknown expression' in refusal(tables.read_expressions, path, class_names=('anger',), complete=False)
 
 
 # ------------------------------------------------------------------- many problems
 
 
 def test_all_problems_are_listed_in_the_order_of_their_lines(write):
-    text = (
-        GOOD.replace('c.png', 'x.png').replace('b.png,joy', 'b.png,') + 'e.png,joy,ann,z\na.png,joy,ann,0\n'
-    )
+    text = GOOD.replace('c.png', 'x.png').replace('b.png,joy', 'b.png,') + 'e.png,joy,ann,z\na.png,joy,ann,0\n'
     assert refusal(tables.read_expressions, path := write(text)).splitlines() == [
         f'{path}: 4 problems',
         '  line 3: expression is empty',

@@ -14,10 +14,29 @@ CONFIG = {'seed': 0, 'data': {'source': 'csv', 'data_dir': ''}, 'stage1': {'p': 
 
 def test_a_new_folder_is_made_and_the_same_settings_are_welcome_again(tmp_path):
     folder = tmp_path / 'a/b'
-    workdir.claim(folder, CONFIG)
-    assert json.loads((folder / 'config.json').read_text())['stage1'] == {'p': 2.0, 'drop_epochs': [100]}
-    workdir.claim(folder, CONFIG)
-    assert [path.name for path in folder.iterdir()] == ['config.json']
+    for _ in range(2):
+        with workdir.only_run(folder):
+            workdir.claim(folder, CONFIG)
+            assert json.loads((folder / 'config.json').read_text())['stage1'] == {'p': 2.0, 'drop_epochs': [100]}
+    assert sorted(path.name for path in folder.iterdir()) == ['.lock', 'config.json']
+
+
+def test_a_second_run_in_the_same_folder_is_refused_until_the_first_ends(tmp_path):
+    with workdir.only_run(tmp_path), pytest.raises(UserError, match='another run'), workdir.only_run(tmp_path):
+        pass
+    with workdir.only_run(tmp_path):
+        pass
+
+
+def test_identities_that_were_not_opened_are_no_difference(tmp_path):
+    def config(expressions, identities):
+        return {'data_fingerprint': {'expressions': expressions, 'identities': identities}}
+
+    workdir.claim(tmp_path, config('a', ''))
+    workdir.claim(tmp_path, config('a', 'b'))
+    for other in (config('c', 'b'), config('a', 'c')):
+        with pytest.raises(UserError, match='data_fingerprint'):
+            workdir.claim(tmp_path, other)
 
 
 def test_other_settings_are_refused_and_every_differing_key_is_named(tmp_path):
@@ -67,8 +86,8 @@ def test_a_key_that_only_begins_like_a_free_one_may_not_differ(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(UserError, match=r'cannot write to the workdir .*file'):
-        workdir.claim(tmp_path / 'file', CONFIG)
+    with pytest.raises(UserError, match=r'cannot write to the workdir .*file'), workdir.only_run(tmp_path / 'file'):
+        pass
 
 
 def test_files_are_replaced_in_one_step(tmp_path, monkeypatch):

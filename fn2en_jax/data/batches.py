@@ -95,9 +95,9 @@ class Resident:
             'count': np.int32(len(examples)),
         }
 
-    def arrays(self, step: int) -> PyTree:
+    def arrays(self, step: int, count: int = 0) -> PyTree:
         """The same arrays at every step; `image` uint8 [N,S,S,C], `label` int32 [N]."""
-        del step
+        del step, count
         return self._arrays
 
 
@@ -112,20 +112,22 @@ class Streamed:
         steps: steps per dispatch.
     """
 
-    def __init__(
-        self, examples: Examples, *, batch_size: int, augmentation: Augmentation, key: Key, steps: int
-    ):
+    def __init__(self, examples: Examples, *, batch_size: int, augmentation: Augmentation, key: Key, steps: int):
         self.reader = Reader(True, _padded(len(examples)), batch_size, augmentation)
         self._examples, self._steps = examples, steps
         self._key = rng.named(key, 'order')
         self._pool = concurrent.futures.ThreadPoolExecutor(1)
         self._next: tuple[int, concurrent.futures.Future] | None = None
 
-    def arrays(self, step: int) -> PyTree:
-        """The batches of the dispatch that starts at `step`: `image` uint8 [T,B,S,S,C], `label` int32 [T,B]."""
+    def arrays(self, step: int, count: int = 0) -> PyTree:
+        """The batches of the dispatch that starts at `step`: `image` uint8 [T,B,S,S,C], `label` int32 [T,B].
+
+        `count` says how many of them it will use (0: all), and so where the next dispatch starts.
+        """
+        after = step + (count or self._steps)
         ready = self._next
         chunk = ready[1].result() if ready and ready[0] == step else self._chunk(step)
-        self._next = (step + self._steps, self._pool.submit(self._chunk, step + self._steps))
+        self._next = (after, self._pool.submit(self._chunk, after))
         return chunk
 
     def _chunk(self, step: int) -> PyTree:
@@ -144,9 +146,7 @@ class Streamed:
 def _chunk_ids(key: Key, step: Array, count: Array, reader: Reader, steps: int) -> Array:
     positions = jnp.arange(reader.batch_size)
     return jax.vmap(
-        lambda s: example_ids(
-            key, s, positions, batch_size=reader.batch_size, padded=reader.padded, count=count
-        )
+        lambda s: example_ids(key, s, positions, batch_size=reader.batch_size, padded=reader.padded, count=count)
     )(step + jnp.arange(steps))
 
 

@@ -21,9 +21,7 @@ def compose(images: np.ndarray, captions: Sequence[str] = (), *, columns: int = 
     """
     images = np.asarray(images)
     if images.ndim != 4 or not len(images) or images.shape[3] not in (1, 3) or images.dtype != np.uint8:
-        raise ValueError(
-            f'images must be uint8 [N, H, W, 1 or 3] with N > 0, got {images.dtype} {images.shape}'
-        )
+        raise ValueError(f'images must be uint8 [N, H, W, 1 or 3] with N > 0, got {images.dtype} {images.shape}')
     if captions and len(captions) != len(images):
         raise ValueError(f'{len(captions)} captions for {len(images)} images')
     count, height, width, _ = images.shape
@@ -47,8 +45,6 @@ def _fit(pen: ImageDraw.ImageDraw, text: str, width: int) -> str:
     return text
 
 
-def save(
-    path: str | pathlib.Path, images: np.ndarray, captions: Sequence[str] = (), *, columns: int = 0
-) -> None:
+def save(path: str | pathlib.Path, images: np.ndarray, captions: Sequence[str] = (), *, columns: int = 0) -> None:
     """Write `compose(images, captions)` as a PNG."""
     compose(images, captions, columns=columns).save(path, format='PNG')

@@ -149,8 +149,7 @@ def _split(examples: Examples) -> Fold:
 def _given(numbers: np.ndarray) -> tuple[Fold, ...]:
     """One fold per number up to the highest, so that a number left out shows as a fold without test."""
     return tuple(
-        _fold(f'fold{k}', numbers == k)
-        for k in range(int(numbers[numbers >= 0].min()), int(numbers.max()) + 1)
+        _fold(f'fold{k}', numbers == k) for k in range(int(numbers[numbers >= 0].min()), int(numbers.max()) + 1)
     )
 
 
@@ -188,9 +187,7 @@ def _tested_in(entries: Sequence[Mapping[str, Any]], examples: Examples, source:
                 raise UserError(f'{source}: {file!r} is tested twice')
             numbers[place[file]] = k
     if len(entries) > 1 and (numbers < 0).any():
-        raise UserError(
-            f'{source}: {examples.files[int(np.argmin(numbers))]!r} is in the data but no fold tests it'
-        )
+        raise UserError(f'{source}: {examples.files[int(np.argmin(numbers))]!r} is in the data but no fold tests it')
     return numbers
 
 
@@ -222,6 +219,5 @@ def _check_exhaustive(folds: Sequence[Fold], count: int, where: str) -> None:
     times = np.bincount(np.concatenate([fold.test for fold in folds]), minlength=count)
     if (times != 1).any():
         raise UserError(
-            f'{where}{int((times != 1).sum())} images are not tested exactly once; the folds must '
-            'divide the set'
+            f'{where}{int((times != 1).sum())} images are not tested exactly once; the folds must divide the set'
         )

@@ -115,9 +115,7 @@ def _load(data: bytes) -> Image.Image:
         raise UserError(f'the file is no readable image (accepted: {", ".join(FORMATS)})') from error
     _check_dimensions(*image.size)
     if image.mode in ('I', 'F'):
-        raise UserError(
-            'the image has 32 bits per channel, whose range is unknown; save it with 8 or 16 bits'
-        )
+        raise UserError('the image has 32 bits per channel, whose range is unknown; save it with 8 or 16 bits')
     try:
         image.load()
         _turn(image)  # EXIF data are parsed when asked for

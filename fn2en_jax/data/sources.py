@@ -23,12 +23,12 @@ class Data:
     Attributes:
         expressions: labelled faces.
         identities: faces of persons, for the face net; None when the run needs none.
-        fingerprint: changes when any picture or word of them changes.
+        fingerprint: of both, '' for identities that were not opened; changes when any picture or word changes.
     """
 
     expressions: Examples
     identities: Examples | None
-    fingerprint: str
+    fingerprint: Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def open_data(source: str, expressions: str, identities: str, reading: Reading, 
     if need_identities and (identities or source == SYNTHETIC):
         persons, other = _open_identities(identities or SYNTHETIC, reading)
         _warn_of_shared(persons, labelled)
-    return Data(labelled, persons, f'{mark} {other}'.strip())
+    return Data(labelled, persons, {'expressions': mark, 'identities': other})
 
 
 def open_csv(path: str, class_names: tuple[str, ...], reading: Reading) -> Examples:

@@ -33,9 +33,7 @@ _SYSTEM_FAULT = re.compile(r'\w+\(\) failed: ([^;]+)')
 _READ_FAULTS = (RuntimeError, ValueError, KeyError, IndexError, protobuf_message.DecodeError)
 
 
-def prepare(
-    make_builder: Callable[..., tfds.core.DatasetBuilder], data_dir: str | Path
-) -> tfds.core.DatasetBuilder:
+def prepare(make_builder: Callable[..., tfds.core.DatasetBuilder], data_dir: str | Path) -> tfds.core.DatasetBuilder:
     """Stores a set below `data_dir` unless it is there already; a failure leaves nothing half-written.
 
     Args:
@@ -108,9 +106,7 @@ def load(
 class StoredImages:
     """The `Images` of a stored set: read and decoded when asked for, by threads (Pillow frees the GIL)."""
 
-    def __init__(
-        self, source: '_Source', order: np.ndarray, files: tuple[str, ...], size: int, channels: int
-    ):
+    def __init__(self, source: '_Source', order: np.ndarray, files: tuple[str, ...], size: int, channels: int):
         """`order` [N]: the record of each image; `files`: N names for messages; the rest as in `load`."""
         self._source, self._order, self._files = source, order, files
         self._size, self._channels = size, channels
@@ -199,9 +195,7 @@ def _numbers(
     number = {name: k for k, name in enumerate(names)}
     for label, file in zip(labels, files, strict=True):
         if label not in number:
-            raise UserError(
-                f'{builder.data_dir}: {file}: unknown class {label!r}; the classes are {", ".join(names)}'
-            )
+            raise UserError(f'{builder.data_dir}: {file}: unknown class {label!r}; the classes are {", ".join(names)}')
     return np.array([number[label] for label in labels], np.int32)
 
 
@@ -210,9 +204,7 @@ def _open(make_builder: Callable[..., tfds.core.DatasetBuilder], data_dir: Path)
         try:
             return make_builder(data_dir=str(data_dir))
         except json_format.ParseError as error:
-            raise UserError(
-                f'{data_dir}: the description of a stored set is damaged ({error}); delete it'
-            ) from error
+            raise UserError(f'{data_dir}: the description of a stored set is damaged ({error}); delete it') from error
 
 
 def _write(builder: tfds.core.DatasetBuilder, data_dir: Path) -> None:

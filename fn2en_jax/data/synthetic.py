@@ -333,11 +333,7 @@ def _sample_hair(rng: np.random.Generator, masculine: float, age: float, dark: f
     for_him = (1.2, 2.0, 2.5, 2.0, 1.2, 1.0, 0.1, 0.3, 0.1, 1.5 * age)
     for_her = (0.0, 0.3, 0.6, 1.0, 1.5, 1.4, 2.0, 2.5, 1.6, 0.0)
     weights = np.array(for_him if masculine > 0.5 else for_her)
-    colour = (
-        HAIR[6]
-        if rng.random() < age - 0.55
-        else _mix(HAIR[:6], 5.0 * (1.0 - 0.85 * dark) * rng.random() ** 1.4)
-    )
+    colour = HAIR[6] if rng.random() < age - 0.55 else _mix(HAIR[:6], 5.0 * (1.0 - 0.85 * dark) * rng.random() ** 1.4)
     beards = np.array((5.0, 1.6, 1.0, 1.0, 1.6) if masculine > 0.5 else (1.0, 0.0, 0.0, 0.0, 0.0))
     return {
         'hair_style': HAIR_STYLES[int(rng.choice(len(weights), p=weights / weights.sum()))],
@@ -413,9 +409,7 @@ def _pair(
     return _clip(left, low, high), _clip(right, low, high)
 
 
-def _mean(
-    units: Sides, base: float, weights: dict[int, float], low: float = -9.0, high: float = 9.0
-) -> float:
+def _mean(units: Sides, base: float, weights: dict[int, float], low: float = -9.0, high: float = 9.0) -> float:
     left, right = _pair(units, base, weights)
     return _clip(0.5 * (left + right), low, high)
 
@@ -435,9 +429,7 @@ def geometry(who: Person, movement: Array) -> Geometry:
         nose_lift=both(0.0, {9: -0.06, 10: -0.02}),
         nose_wrinkle=both(0.0, {9: 1.0}),
         corner=pair(who.mouth_curve, {12: -0.18, 15: 0.16, 20: 0.03, 6: -0.012, 17: 0.02, 10: 0.05}),
-        mouth_width=both(
-            who.mouth_width, {12: 0.085, 20: 0.095, 23: -0.055, 26: -0.06, 15: -0.015, 17: -0.015}, 0.12
-        ),
+        mouth_width=both(who.mouth_width, {12: 0.085, 20: 0.095, 23: -0.055, 26: -0.06, 15: -0.015, 17: -0.015}, 0.12),
         mouth_shift=both(0.0, {17: -0.022, 9: -0.02, 10: -0.02, 26: 0.02}),
         open_upper=both(-0.01, {10: 0.035, 25: 0.03, 26: 0.02, 12: 0.004}, low=0.0),
         open_lower=both(-0.01, {25: 0.06, 26: 0.20, 16: 0.06, 12: 0.004}, low=0.0),
@@ -498,9 +490,7 @@ def _occluder(rng: np.random.Generator) -> tuple[float, ...]:
     return (u, v, rng.uniform(0.15, 0.6), rng.uniform(0.10, 0.22), rng.uniform(0.0, math.pi), *colour)
 
 
-def shot(
-    seed: int, index: int, number: int, expression: str | None = None, who: Person | None = None
-) -> Shot:
+def shot(seed: int, index: int, number: int, expression: str | None = None, who: Person | None = None) -> Shot:
     """Picture `number` of person `index`, showing `expression`, or one drawn at random where that is None."""
     who = who or person(seed, index)
     rng = _generator(seed, 2, index, number)
@@ -600,9 +590,7 @@ class _Canvas:
         per_unit = 0.5 * self.pixels / _FRAME
         return (down + _FRAME) * per_unit, (across + _FRAME) * per_unit
 
-    def around(
-        self, x: float, y: float, half_width: float, half_height: float, plane: bool = False
-    ) -> Window:
+    def around(self, x: float, y: float, half_width: float, half_height: float, plane: bool = False) -> Window:
         """Pixels that can show the box about (x, y) on the surface (or in the plane), with room for
         turning."""
         row, column = self.locate(x, y) if plane else self.project(x, y)
@@ -684,13 +672,9 @@ def _background(canvas: _Canvas, shade: Array) -> None:
     knots = int(rng.integers(2, 7))
     for channel in canvas.rgb:
         level = base + rng.normal(0.0, 14.0)
-        channel[:] = _enlarge(
-            level + spread * rng.uniform(-1.0, 1.0, (knots, knots)).astype(np.float32), canvas.pixels
-        )
+        channel[:] = _enlarge(level + spread * rng.uniform(-1.0, 1.0, (knots, knots)).astype(np.float32), canvas.pixels)
     if rng.random() < 0.5:  # an edge of a door, a shelf or a window
-        edge = (canvas.cos * canvas.u - canvas.sin * canvas.v) * float(rng.choice((-1.0, 1.0))) + rng.uniform(
-            0.2, 1.1
-        )
+        edge = (canvas.cos * canvas.u - canvas.sin * canvas.v) * float(rng.choice((-1.0, 1.0))) + rng.uniform(0.2, 1.1)
         canvas.multiply(_everywhere, canvas.cover(edge), (rng.uniform(0.5, 1.4),) * 3)
     canvas.rgb /= shade
 
@@ -739,9 +723,7 @@ def _hair_behind(canvas: _Canvas, who: Person) -> None:
         canvas.paint(_everywhere, canvas.cover(np.maximum(round_top, canvas.v - length), 0.02), colour)
     if style == 'bun':
         window = canvas.around(0.0, -1.16, 0.3, 0.3, plane=True)
-        canvas.paint(
-            window, canvas.cover(_ellipse(canvas.u[window], canvas.v[window] + 1.14, 0.28, 0.26)), colour
-        )
+        canvas.paint(window, canvas.cover(_ellipse(canvas.u[window], canvas.v[window] + 1.14, 0.28, 0.26)), colour)
 
 
 def _neck(canvas: _Canvas, who: Person, seen: Nuisance) -> None:
@@ -761,9 +743,7 @@ def _ears(canvas: _Canvas, who: Person) -> None:
         x, y = canvas.u[window] - u, canvas.v[window] - 0.06
         size = 0.10 * who.ear
         canvas.paint(window, canvas.cover(_ellipse(x, y, size, 1.9 * size)), _times(who.skin, 0.92))
-        canvas.multiply(
-            window, canvas.cover(_ellipse(x, y, 0.5 * size, 1.2 * size), 0.04), (0.86, 0.80, 0.78)
-        )
+        canvas.multiply(window, canvas.cover(_ellipse(x, y, 0.5 * size, 1.2 * size), 0.04), (0.86, 0.80, 0.78))
 
 
 def _complexion(canvas: _Canvas, who: Person, what: Shot) -> None:
@@ -779,9 +759,7 @@ def _complexion(canvas: _Canvas, who: Person, what: Shot) -> None:
     if who.freckles > 0.0:
         window = canvas.around(0.0, 0.2, 0.5, 0.2)
         x, y = canvas.grids(window)
-        spots = np.maximum(_texture(canvas.pixels, 44, 44, who.texture)[window] - 0.25, 0.0) * (
-            2.0 * who.freckles
-        )
+        spots = np.maximum(_texture(canvas.pixels, 44, 44, who.texture)[window] - 0.25, 0.0) * (2.0 * who.freckles)
         canvas.multiply(window, spots * canvas.cover(_ellipse(x, y - 0.2, 0.4, 0.1), 0.2), (0.72, 0.60, 0.52))
     window, share = _dab(canvas, *who.mole, 0.022, 0.022, 0.0)
     canvas.multiply(window, share, (0.45, 0.36, 0.34))
@@ -802,9 +780,7 @@ def _beard(canvas: _Canvas, who: Person, what: Shot) -> None:
         'goatee': np.minimum(lip, _ellipse(x, y - (mouth + 0.28 + face.jaw), 0.21, 0.24)),
     }.get(who.beard)
     if shape is None:  # stubble and full beard: everything below a line from ear to lip
-        shape = np.minimum(
-            lip, mouth - 0.02 + face.open_lower * 0.3 - 0.55 * np.maximum(np.abs(x) - 0.22, 0.0) - y
-        )
+        shape = np.minimum(lip, mouth - 0.02 + face.open_lower * 0.3 - 0.55 * np.maximum(np.abs(x) - 0.22, 0.0) - y)
     inside = canvas.cover(canvas.head[window])
     strength, soft = (0.38, 0.22) if who.beard == 'stubble' else (1.0, 0.06)
     strength *= who.beard_density
@@ -871,9 +847,7 @@ def _folds(canvas: _Canvas, who: Person, face: Geometry) -> None:
         window = canvas.around(sign * outer, who.eye_y, 0.09, 0.07)
         x, y = canvas.grids(window)
         for slope in (-0.45, 0.35):
-            share = _ribbon(
-                canvas, (sign * x - outer) / 0.06, y - who.eye_y - slope * (sign * x - outer + 0.06), 0.009
-            )
+            share = _ribbon(canvas, (sign * x - outer) / 0.06, y - who.eye_y - slope * (sign * x - outer + 0.06), 0.009)
             canvas.multiply(window, level * share, (0.82, 0.73, 0.70))
 
 
@@ -891,9 +865,7 @@ def _mouth(canvas: _Canvas, who: Person, what: Shot) -> None:
     line = centre + (0.5 * (left + right) + 0.5 * (right - left) * t) * t2
     upper, lower = line - face.open_upper * shape, line + face.open_lower * shape
     bow = 1.0 - who.cupid * np.maximum(1.0 - 14.0 * t2, 0.0)
-    lip_top = (
-        upper - (who.lip_upper * face.lip_scale * bow + 0.4 * face.lip_upper_lift * (1.0 - 0.5 * t2)) * inside
-    )
+    lip_top = upper - (who.lip_upper * face.lip_scale * bow + 0.4 * face.lip_upper_lift * (1.0 - 0.5 * t2)) * inside
     lip_bottom = lower + who.lip_lower * face.lip_scale * inside * (1.0 + 0.4 * t2)
     within = np.abs(t) < 1.0
     lips = _times(who.skin, who.lip_colour)
@@ -978,9 +950,9 @@ def _eye(canvas: _Canvas, who: Person, what: Shot, side: int) -> None:
         hole = canvas.cover(np.maximum(upper - down, down - lower)) * within
         _eyeball(canvas, who, what, window, (sign * across, down, upper, hole))
     lid = np.where(t > 0.0, 1.10, 1.0)
-    share = canvas.cover(
-        np.abs(down - upper) - (0.007 + 0.012 * max(who.lashes, 0.1) * (0.5 + 0.5 * np.abs(t)))
-    ) * (np.abs(t) < lid)
+    share = canvas.cover(np.abs(down - upper) - (0.007 + 0.012 * max(who.lashes, 0.1) * (0.5 + 0.5 * np.abs(t)))) * (
+        np.abs(t) < lid
+    )
     canvas.paint(window, share * 0.9, (44.0, 30.0, 28.0))
     canvas.multiply(window, canvas.cover(np.abs(down - lower) - 0.006) * within, (0.70, 0.60, 0.58))
     fold = canvas.cover(np.abs(down - upper + 0.042) - 0.006) * arch
@@ -1052,13 +1024,7 @@ def _hairline(canvas: _Canvas, who: Person) -> Array:
     temple = np.maximum(side - 0.80, 0.0)
     style = who.hair_style
     if style == 'receding':
-        return (
-            line
-            - 0.22
-            + 0.18 * np.maximum(1.0 - 4.0 * side, 0.0)
-            - 0.15 * np.minimum(side, 0.6)
-            + 4.5 * temple
-        )
+        return line - 0.22 + 0.18 * np.maximum(1.0 - 4.0 * side, 0.0) - 0.15 * np.minimum(side, 0.6) + 4.5 * temple
     if style == 'fringe':
         return line + 0.14 - 0.05 * x + 3.2 * temple
     if style == 'side':
@@ -1095,9 +1061,7 @@ def _glasses(canvas: _Canvas, who: Person, what: Shot) -> None:
     gap = max(who.eye_x - size + 0.02, 0.01)
     bridge = canvas.around(0.0, who.eye_y, gap + 0.05, 0.06)
     x, y = canvas.grids(bridge)
-    canvas.paint(
-        bridge, _ribbon(canvas, x / (gap + 0.02), y - who.eye_y - 0.3 * x * x, 0.014, 0.0), who.glasses_colour
-    )
+    canvas.paint(bridge, _ribbon(canvas, x / (gap + 0.02), y - who.eye_y - 0.3 * x * x, 0.014, 0.0), who.glasses_colour)
 
 
 def _occlude(canvas: _Canvas, seen: Nuisance) -> None:

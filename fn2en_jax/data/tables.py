@@ -65,9 +65,7 @@ class Table:
         return len(self.files)
 
 
-def read_expressions(
-    path: str | Path, *, class_names: Sequence[str] | None = None, complete: bool = True
-) -> Table:
+def read_expressions(path: str | Path, *, class_names: Sequence[str] | None = None, complete: bool = True) -> Table:
     """Reads a table of expressions: columns `file, expression[, subject][, fold | split]`, or a folder per
     class.
 
@@ -97,9 +95,7 @@ def read_identities(path: str | Path) -> Table:
     return dataclasses.replace(table, subjects=table.labels)
 
 
-def read_folder(
-    folder: str | Path, *, class_names: Sequence[str] | None = None, complete: bool = True
-) -> Table:
+def read_folder(folder: str | Path, *, class_names: Sequence[str] | None = None, complete: bool = True) -> Table:
     """Reads a folder with one sub-folder per class, named as the class, holding its images and nothing else.
 
     Hidden files are passed over. Subjects, folds and splits are unknown.
@@ -120,9 +116,7 @@ def verify(table: Table) -> None:
     with concurrent.futures.ThreadPoolExecutor() as pool:
         for row, fault in enumerate(pool.map(_fault, table.paths)):
             if fault:
-                problems.add(
-                    table.lines[row] if table.lines else None, f'{quoted(table.files[row])}: {fault}'
-                )
+                problems.add(table.lines[row] if table.lines else None, f'{quoted(table.files[row])}: {fault}')
     problems.raise_if_any()
 
 
@@ -141,9 +135,7 @@ class Problems:
         """Raises one UserError with the first MAX_LISTED problems in the order of their lines."""
         if not self._found:
             return
-        shown = [
-            f'line {line}: {text}' if line else text for line, text in sorted(self._found, key=lambda p: p[0])
-        ]
+        shown = [f'line {line}: {text}' if line else text for line, text in sorted(self._found, key=lambda p: p[0])]
         if len(shown) == 1:
             raise UserError(f'{self._source}: {shown[0]}')
         more = [f'... and {len(shown) - MAX_LISTED} more'] if len(shown) > MAX_LISTED else []
@@ -201,14 +193,10 @@ def _text(path: Path) -> str:
         text = data.decode('utf-8-sig')
     except UnicodeDecodeError as error:
         line, byte = error.object.count(b'\n', 0, error.start) + 1, error.object[error.start]
-        raise UserError(
-            f'{path}: line {line}: byte 0x{byte:02x} is not UTF-8; save the file as UTF-8'
-        ) from error
+        raise UserError(f'{path}: line {line}: byte 0x{byte:02x} is not UTF-8; save the file as UTF-8') from error
     if '\0' in text:
         line = text.count('\n', 0, text.index('\0')) + 1
-        raise UserError(
-            f'{path}: line {line}: holds a zero byte, so this is no UTF-8 text; save the file as UTF-8'
-        )
+        raise UserError(f'{path}: line {line}: holds a zero byte, so this is no UTF-8 text; save the file as UTF-8')
     return text
 
 
@@ -230,9 +218,7 @@ def _columns(path: Path, header: list[str], needed: Sequence[str], optional: Seq
     missing = [name for name in needed if name not in header]
     if missing:
         found = ', '.join(quoted(name) for name in header) or 'an empty line'
-        hint = (
-            '; separate the columns by commas' if len(header) == 1 and re.search('[;\t|]', header[0]) else ''
-        )
+        hint = '; separate the columns by commas' if len(header) == 1 and re.search('[;\t|]', header[0]) else ''
         noun = 'columns' if len(missing) > 1 else 'column'
         raise UserError(f'{path}: line 1: no {noun} {", ".join(missing)}; found {found}{hint}')
     known = [name for name in (*needed, *optional) if name in header]
@@ -244,9 +230,7 @@ def _columns(path: Path, header: list[str], needed: Sequence[str], optional: Seq
     return {name: header.index(name) for name in known}
 
 
-def _cells(
-    line: int, cells: list[str], columns: Mapping[str, int], problems: Problems
-) -> dict[str, str] | None:
+def _cells(line: int, cells: list[str], columns: Mapping[str, int], problems: Problems) -> dict[str, str] | None:
     row = {name: cells[place].strip() for name, place in columns.items()}
     empty = [name for name, cell in row.items() if cell in _MISSING]
     for name in empty:
@@ -379,9 +363,7 @@ def _check_splits(rows: Sequence[_Row], problems: Problems) -> tuple[str, ...] |
     return cells or None
 
 
-def _check_persons(
-    rows: Sequence[_Row], column: str, places: Sequence[int | str] | None, problems: Problems
-) -> None:
+def _check_persons(rows: Sequence[_Row], column: str, places: Sequence[int | str] | None, problems: Problems) -> None:
     """A person tested in one fold must not be trained on in it: each person keeps to one fold or split."""
     home: dict[str, tuple[int | str, int | None]] = {}
     for row, place, subject in zip(rows, places or (), _column(rows, 'subject'), strict=False):
@@ -407,9 +389,7 @@ def _check_classes(
             if not found[name]:
                 problems.add(None, f'class {quoted(name)} is empty: no image has this {label}')
         if len(found) == 1:
-            problems.add(
-                None, f'one class only: every {label} is {quoted(next(iter(found)))}; at least two are needed'
-            )
+            problems.add(None, f'one class only: every {label} is {quoted(next(iter(found)))}; at least two are needed')
     return names
 
 

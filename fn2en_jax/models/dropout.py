@@ -14,7 +14,7 @@ def dropout(x: Array, keys: Array | None, rate: float, *, layer: int = 0) -> Arr
     Raises ValueError for a rate outside [0, 1).
     """
     if not 0.0 <= rate < 1.0:
-        raise ValueError(f"the dropout rate is {rate}; it must be at least 0 and below 1")
+        raise ValueError(f'the dropout rate is {rate}; it must be at least 0 and below 1')
     if keys is None or rate == 0.0:
         return x
 

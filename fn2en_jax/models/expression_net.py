@@ -24,7 +24,7 @@ def normalise(image: Array, scale: float = 1.0) -> Array:
     image: any real dtype, 0..255, [B,H,W,1] or [B,H,W,3] RGB. Raises ValueError for other shapes.
     """
     if image.ndim != 4 or image.shape[-1] not in (1, 3):
-        raise ValueError(f"the expression net needs images [B,H,W,1] or [B,H,W,3], not {image.shape}")
+        raise ValueError(f'the expression net needs images [B,H,W,1] or [B,H,W,3], not {image.shape}')
     mean = MEAN_RGB if image.shape[-1] == 3 else (MEAN_GREY,)
     return (image.astype(jnp.float32) - jnp.asarray(mean, jnp.float32).reshape(1, 1, 1, -1)) * scale
 
@@ -59,15 +59,16 @@ class ExpressionFeatures(nn.Module):
         x = normalise(image, self.input_scale).astype(self.dtype)
         _check_shapes(image, len(self.features), self.target_shape)
         for index, channels in enumerate(self.features, start=1):
-            x = Conv(channels, dtype=self.dtype, name=f"conv{index}")(x)
+            x = Conv(channels, dtype=self.dtype, name=f'conv{index}')(x)
             if self.batch_norm:
-                x = _batch_norm(f"conv{index}_bn", train, self.dtype, self.axis_name)(x)
+                x = _batch_norm(f'conv{index}_bn', train, self.dtype, self.axis_name)(x)
             x = max_pool(jax.nn.relu(x))
         if len(self.target_shape) == 1:
-            return nn.Dense(self.target_shape[0], dtype=self.dtype, name="bridge",
-                            kernel_init=nn.initializers.he_normal())(x.reshape(x.shape[0], -1))
+            return nn.Dense(
+                self.target_shape[0], dtype=self.dtype, name='bridge', kernel_init=nn.initializers.he_normal()
+            )(x.reshape(x.shape[0], -1))
         height, width, channels = self.target_shape
-        x = Conv(channels, kernel_size=(1, 1), dtype=self.dtype, name="bridge")(x)
+        x = Conv(channels, kernel_size=(1, 1), dtype=self.dtype, name='bridge')(x)
         return self._adapted(x, (height, width))
 
     def _adapted(self, x: Array, size: tuple[int, int]) -> Array:
@@ -78,8 +79,7 @@ class ExpressionFeatures(nn.Module):
             return _enlarged(x, size, self.dtype)
         if all(t <= s for t, s in zip(size, source, strict=True)):
             return _reduced(x, size, self.dtype)
-        raise ValueError(f"cannot adapt a map of {source} to {size}: larger along one axis and smaller along "
-                         "the other")
+        raise ValueError(f'cannot adapt a map of {source} to {size}: larger along one axis and smaller along the other')
 
 
 class Head(nn.Module):
@@ -94,17 +94,18 @@ class Head(nn.Module):
     fc_stddev: float = 0.01
 
     @nn.compact
-    def __call__(self, features: Array, *, train: bool = False,
-                 dropout_keys: Array | None = None) -> tuple[Array, Array]:
+    def __call__(
+        self, features: Array, *, train: bool = False, dropout_keys: Array | None = None
+    ) -> tuple[Array, Array]:
         """features: [B,...]. Returns the hidden units [B,hidden] after ReLU, before dropout; logits [B,K]."""
         init = nn.initializers.normal(self.fc_stddev)
         x = features.reshape(features.shape[0], -1)
-        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=init, name="fc1")(x)
+        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=init, name='fc1')(x)
         if self.batch_norm:
-            x = _batch_norm("fc1_bn", train, self.dtype, self.axis_name)(x)
+            x = _batch_norm('fc1_bn', train, self.dtype, self.axis_name)(x)
         hidden = jax.nn.relu(x)
         x = dropout(hidden, dropout_keys, self.dropout_rate)
-        return hidden, nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=init, name="fc2")(x)
+        return hidden, nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=init, name='fc2')(x)
 
 
 class ExpressionNet(nn.Module):
@@ -126,23 +127,25 @@ class ExpressionNet(nn.Module):
     fc_stddev: float = 0.01
 
     @nn.compact
-    def __call__(self, image: Array, *, train: bool = False,
-                 dropout_keys: Array | None = None) -> dict[str, Array]:
+    def __call__(self, image: Array, *, train: bool = False, dropout_keys: Array | None = None) -> dict[str, Array]:
         """image: [B,H,W,C], 0..255. train: use, and update, batch statistics. dropout_keys: [B,2] or None.
 
         Returns 'features' [B,*target_shape], 'hidden' [B,hidden] after ReLU, 'logits' [B,K] in float32.
         """
-        common = {"batch_norm": self.batch_norm, "dtype": self.dtype, "axis_name": self.axis_name}
-        features = ExpressionFeatures(self.features, self.target_shape, input_scale=self.input_scale,
-                                      name="features", **common)(image, train=train)
-        hidden, logits = Head(self.num_classes, self.hidden, self.dropout_rate, fc_stddev=self.fc_stddev,
-                              name="head", **common)(features, train=train, dropout_keys=dropout_keys)
-        return {"features": features, "hidden": hidden, "logits": logits.astype(jnp.float32)}
+        common = {'batch_norm': self.batch_norm, 'dtype': self.dtype, 'axis_name': self.axis_name}
+        features = ExpressionFeatures(
+            self.features, self.target_shape, input_scale=self.input_scale, name='features', **common
+        )(image, train=train)
+        hidden, logits = Head(
+            self.num_classes, self.hidden, self.dropout_rate, fc_stddev=self.fc_stddev, name='head', **common
+        )(features, train=train, dropout_keys=dropout_keys)
+        return {'features': features, 'hidden': hidden, 'logits': logits.astype(jnp.float32)}
 
 
 def _batch_norm(name: str, train: bool, dtype: Any, axis_name: str | None) -> nn.BatchNorm:
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype,
-                        axis_name=axis_name, name=name)
+    return nn.BatchNorm(
+        use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, axis_name=axis_name, name=name
+    )
 
 
 def _enlarged(x: Array, size: tuple[int, int], dtype: Any) -> Array:
@@ -153,10 +156,17 @@ def _enlarged(x: Array, size: tuple[int, int], dtype: Any) -> Array:
     values.
     """
     strides = [math.ceil(t / s) for t, s in zip(size, x.shape[1:3], strict=True)]
-    x = nn.ConvTranspose(x.shape[-1], [2 * n - n % 2 for n in strides], strides, padding="VALID",
-                         kernel_init=_interpolation, dtype=dtype, name="adapter")(x)
+    x = nn.ConvTranspose(
+        x.shape[-1],
+        [2 * n - n % 2 for n in strides],
+        strides,
+        padding='VALID',
+        kernel_init=_interpolation,
+        dtype=dtype,
+        name='adapter',
+    )(x)
     top, left = ((full - t) // 2 for full, t in zip(x.shape[1:3], size, strict=True))
-    return x[:, top:top + size[0], left:left + size[1], :]
+    return x[:, top : top + size[0], left : left + size[1], :]
 
 
 def _reduced(x: Array, size: tuple[int, int], dtype: Any) -> Array:
@@ -167,17 +177,18 @@ def _reduced(x: Array, size: tuple[int, int], dtype: Any) -> Array:
     """
     strides = [s // t for t, s in zip(size, x.shape[1:3], strict=True)]
     window = [s - (t - 1) * n for t, s, n in zip(size, x.shape[1:3], strides, strict=True)]
-    return nn.Conv(x.shape[-1], window, strides, padding="VALID", kernel_init=_average, dtype=dtype,
-                   name="adapter")(x)
+    return nn.Conv(x.shape[-1], window, strides, padding='VALID', kernel_init=_average, dtype=dtype, name='adapter')(x)
 
 
 def _check_shapes(image: Array, pools: int, target_shape: Sequence[int]) -> None:
     side = 2**pools
     if len(target_shape) not in (1, 3):
-        raise ValueError(f"the target shape is {tuple(target_shape)}; it must be (h, w, F) or (F,)")
+        raise ValueError(f'the target shape is {tuple(target_shape)}; it must be (h, w, F) or (F,)')
     if min(image.shape[1:3]) < side:
-        raise ValueError(f"an image of {image.shape[1]}x{image.shape[2]} pixels is too small for {pools} "
-                         f"pools; it needs at least {side}x{side}, or fewer convolutions in `features`")
+        raise ValueError(
+            f'an image of {image.shape[1]}x{image.shape[2]} pixels is too small for {pools} '
+            f'pools; it needs at least {side}x{side}, or fewer convolutions in `features`'
+        )
 
 
 def _interpolation(_: Key, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:

@@ -11,9 +11,9 @@ from fn2en_jax.models.dropout import dropout
 from fn2en_jax.types import Array
 
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels, convolutions
-LAYERS = ("pool1", "pool2", "pool3", "pool4", "pool5", "fc6", "fc7", "fc8")  # what can supervise
+LAYERS = ('pool1', 'pool2', 'pool3', 'pool4', 'pool5', 'fc6', 'fc7', 'fc8')  # what can supervise
 MEAN_RGB = (129.1863, 104.7624, 93.5940)  # of the published net's training images
-SMALLEST_SIDE = 2**len(BLOCKS)
+SMALLEST_SIDE = 2 ** len(BLOCKS)
 
 
 def normalise(image: Array, scale: float = 1.0) -> Array:
@@ -23,7 +23,7 @@ def normalise(image: Array, scale: float = 1.0) -> Array:
     Returns [B,H,W,3]. Raises ValueError for other shapes.
     """
     if image.ndim != 4 or image.shape[-1] not in (1, 3):
-        raise ValueError(f"the face net needs images [B,H,W,1] or [B,H,W,3], not {image.shape}")
+        raise ValueError(f'the face net needs images [B,H,W,1] or [B,H,W,3], not {image.shape}')
     image = jnp.broadcast_to(image.astype(jnp.float32), (*image.shape[:3], 3))
     return (image - jnp.asarray(MEAN_RGB, jnp.float32).reshape(1, 1, 1, 3)) * scale
 
@@ -53,8 +53,7 @@ class VGGFace(nn.Module):
     input_scale: float = 1.0
 
     @nn.compact
-    def __call__(self, image: Array, *, train: bool = False,
-                 dropout_keys: Array | None = None) -> dict[str, Array]:
+    def __call__(self, image: Array, *, train: bool = False, dropout_keys: Array | None = None) -> dict[str, Array]:
         """Every activation that can supervise, by name.
 
         image: [B,H,W,C], 0..255, C of 1 or 3, H and W at least 32; odd sizes are rounded down by the pools.
@@ -69,24 +68,30 @@ class VGGFace(nn.Module):
         activations = {}
         for block, (channels, depth) in enumerate(BLOCKS, start=1):
             for index in range(1, depth + 1):
-                name = f"conv{block}_{index}"
+                name = f'conv{block}_{index}'
                 x = Conv(self._scaled(channels), dtype=self.dtype, name=name)(x)
                 x = self._rectified(x, name, train)
-            x = activations[f"pool{block}"] = max_pool(x)
+            x = activations[f'pool{block}'] = max_pool(x)
         x = x.reshape(x.shape[0], -1)  # in the order H, W, C
-        for layer, name in enumerate(("fc6", "fc7")):
-            x = nn.Dense(self._scaled(self.fc_features), dtype=self.dtype, name=name,
-                         kernel_init=nn.initializers.he_normal())(x)
+        for layer, name in enumerate(('fc6', 'fc7')):
+            x = nn.Dense(
+                self._scaled(self.fc_features), dtype=self.dtype, name=name, kernel_init=nn.initializers.he_normal()
+            )(x)
             x = activations[name] = self._rectified(x, name, train)
             x = dropout(x, dropout_keys, self.dropout_rate, layer=layer)
-        logits = nn.Dense(self.num_classes, dtype=self.dtype, name="fc8",
-                          kernel_init=nn.initializers.normal(0.01))(x)
-        return activations | {"fc8": logits.astype(jnp.float32)}
+        logits = nn.Dense(self.num_classes, dtype=self.dtype, name='fc8', kernel_init=nn.initializers.normal(0.01))(x)
+        return activations | {'fc8': logits.astype(jnp.float32)}
 
     def _rectified(self, x: Array, name: str, train: bool) -> Array:
         if self.batch_norm:
-            x = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype,
-                             axis_name=self.axis_name, name=f"{name}_bn")(x)
+            x = nn.BatchNorm(
+                use_running_average=not train,
+                momentum=0.9,
+                epsilon=1e-5,
+                dtype=self.dtype,
+                axis_name=self.axis_name,
+                name=f'{name}_bn',
+            )(x)
         return jax.nn.relu(x)
 
     def _scaled(self, features: int) -> int:
@@ -95,5 +100,7 @@ class VGGFace(nn.Module):
 
 def _check_size(image: Array) -> None:
     if min(image.shape[1:3]) < SMALLEST_SIDE:
-        raise ValueError(f"the face net needs images of at least {SMALLEST_SIDE}x{SMALLEST_SIDE} pixels, "
-                         f"not {image.shape[1]}x{image.shape[2]}")
+        raise ValueError(
+            f'the face net needs images of at least {SMALLEST_SIDE}x{SMALLEST_SIDE} pixels, '
+            f'not {image.shape[1]}x{image.shape[2]}'
+        )

@@ -16,7 +16,7 @@ from fn2en_jax import losses, optim, trees
 from fn2en_jax.models.expression_net import ExpressionNet
 from fn2en_jax.models.vgg_face import LAYERS, VGGFace
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip('torch')
 F = torch.nn.functional
 
 TOLERANCE = 1e-5
@@ -41,7 +41,7 @@ def assert_close(found, expected, name):
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     assert found.shape == expected.shape, name
     gap = np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30)
-    assert gap < TOLERANCE, f"{name}: {gap:.2e}"
+    assert gap < TOLERANCE, f'{name}: {gap:.2e}'
 
 
 def assert_all_close(found, expected):
@@ -63,10 +63,10 @@ def drawn(net, image):
 
     def leaf(path, abstract):
         name, shape = path[-1].key, abstract.shape
-        if name == "kernel":
-            fan_in = np.prod(shape[:-1]) if path[-2].key != "adapter" else 4 * shape[2]
+        if name == 'kernel':
+            fan_in = np.prod(shape[:-1]) if path[-2].key != 'adapter' else 4 * shape[2]
             return jnp.float32(draw.normal(size=shape) * np.sqrt(2 / fan_in))
-        if name in ("scale", "var"):
+        if name in ('scale', 'var'):
             return jnp.float32(draw.uniform(0.5, 1.5, shape))
         return jnp.float32(draw.normal(size=shape) * 0.1)
 
@@ -76,7 +76,7 @@ def drawn(net, image):
 def to_torch(name, array, map_shape):
     """A Flax leaf in PyTorch's layout. map_shape: (h, w, C) of the map that a flattening layer reads, or None."""
     array = np.asarray(array)
-    if array.ndim == 4 and "adapter" in name and map_shape == "transposed":
+    if array.ndim == 4 and 'adapter' in name and map_shape == 'transposed':
         return array[::-1, ::-1].transpose(2, 3, 0, 1)  # gradient-style convolution: flipped, (in, out, h, w)
     if array.ndim == 4:
         return array.transpose(3, 2, 0, 1)
@@ -88,7 +88,7 @@ def to_torch(name, array, map_shape):
 def from_torch(name, array, map_shape):
     """The inverse of `to_torch`."""
     array = np.asarray(array)
-    if array.ndim == 4 and "adapter" in name and map_shape == "transposed":
+    if array.ndim == 4 and 'adapter' in name and map_shape == 'transposed':
         return array.transpose(2, 3, 0, 1)[::-1, ::-1]
     if array.ndim == 4:
         return array.transpose(2, 3, 1, 0)
@@ -109,13 +109,16 @@ def weights(variables, map_shapes):
     for kind, tree in variables.items():
         for name, leaf in trees.paths(tree).items():
             array = np.ascontiguousarray(to_torch(name, leaf, map_shapes.get(name)))
-            named[name] = torch.tensor(array, requires_grad=kind == "params")
+            named[name] = torch.tensor(array, requires_grad=kind == 'params')
     return named
 
 
 def gradients(named, map_shapes):
-    return {name: from_torch(name, tensor.grad, map_shapes.get(name)) for name, tensor in named.items()
-            if tensor.requires_grad}
+    return {
+        name: from_torch(name, tensor.grad, map_shapes.get(name))
+        for name, tensor in named.items()
+        if tensor.requires_grad
+    }
 
 
 # ---------------------------------------------------------------------------------------------- the PyTorch nets
@@ -132,22 +135,22 @@ class Peer:
         return x
 
     def conv(self, name, x, padding):
-        return self.note(name, F.conv2d(x, self.named[f"{name}/kernel"], self.named[f"{name}/bias"], padding=padding))
+        return self.note(name, F.conv2d(x, self.named[f'{name}/kernel'], self.named[f'{name}/bias'], padding=padding))
 
     def linear(self, name, x):
-        return self.note(name, F.linear(x, self.named[f"{name}/kernel"], self.named[f"{name}/bias"]))
+        return self.note(name, F.linear(x, self.named[f'{name}/kernel'], self.named[f'{name}/bias']))
 
     def norm(self, name, x):
-        if f"{name}_bn/scale" not in self.named:
+        if f'{name}_bn/scale' not in self.named:
             return x
-        part = {key: self.named[f"{name}_bn/{key}"] for key in ("mean", "var", "scale", "bias")}
-        count, before = x.numel() / x.shape[1], part["var"]
-        mean, var = part["mean"].clone(), part["var"].clone()
-        x = F.batch_norm(x, mean, var, part["scale"], part["bias"], self.train, 0.1, 1e-5)
+        part = {key: self.named[f'{name}_bn/{key}'] for key in ('mean', 'var', 'scale', 'bias')}
+        count, before = x.numel() / x.shape[1], part['var']
+        mean, var = part['mean'].clone(), part['var'].clone()
+        x = F.batch_norm(x, mean, var, part['scale'], part['bias'], self.train, 0.1, 1e-5)
         if self.train:  # PyTorch's running variance takes the unbiased estimate, Flax's the biased one
             var = 0.9 * before + (var - 0.9 * before) * (count - 1) / count
-        self.named |= {f"{name}_bn/mean": mean, f"{name}_bn/var": var}
-        return self.note(f"{name}_bn", x)
+        self.named |= {f'{name}_bn/mean': mean, f'{name}_bn/var': var}
+        return self.note(f'{name}_bn', x)
 
 
 def normalised(image, repeat):
@@ -163,40 +166,40 @@ def face_net(peer, image):
     found = {}
     for block, depth in BLOCKS:
         for index in range(1, depth + 1):
-            name = f"conv{block}_{index}"
+            name = f'conv{block}_{index}'
             x = F.relu(peer.norm(name, peer.conv(name, x, padding=1)))
-        x = found[f"pool{block}"] = F.max_pool2d(x, 2, 2)
+        x = found[f'pool{block}'] = F.max_pool2d(x, 2, 2)
     x = torch.flatten(x, 1)
-    for name in ("fc6", "fc7"):
+    for name in ('fc6', 'fc7'):
         x = found[name] = F.relu(peer.norm(name, peer.linear(name, x)))
-    return found | {"fc8": peer.linear("fc8", x)}
+    return found | {'fc8': peer.linear('fc8', x)}
 
 
 def expression_features(peer, image, target_shape):
     x = normalised(image, repeat=False)
     for index in range(1, len(WIDTHS) + 1):
-        name = f"features/conv{index}"
+        name = f'features/conv{index}'
         x = F.max_pool2d(F.relu(peer.norm(name, peer.conv(name, x, padding=1))), 2, 2)
     if len(target_shape) == 1:
-        return peer.linear("features/bridge", torch.flatten(x, 1))
-    x = peer.conv("features/bridge", x, padding=0)
+        return peer.linear('features/bridge', torch.flatten(x, 1))
+    x = peer.conv('features/bridge', x, padding=0)
     source, size = tuple(x.shape[2:]), target_shape[:2]
     if source == size:
         return x
-    kernel, bias = peer.named["features/adapter/kernel"], peer.named["features/adapter/bias"]
+    kernel, bias = peer.named['features/adapter/kernel'], peer.named['features/adapter/bias']
     sides = list(zip(source, size, strict=True))
     if size < source:
-        return peer.note("features/adapter", F.conv2d(x, kernel, bias, [s // t for s, t in sides]))
-    x = peer.note("features/adapter", F.conv_transpose2d(x, kernel, bias, [-(-t // s) for s, t in sides]))
+        return peer.note('features/adapter', F.conv2d(x, kernel, bias, [s // t for s, t in sides]))
+    x = peer.note('features/adapter', F.conv_transpose2d(x, kernel, bias, [-(-t // s) for s, t in sides]))
     top, left = (x.shape[2] - size[0]) // 2, (x.shape[3] - size[1]) // 2
-    return x[:, :, top:top + size[0], left:left + size[1]]
+    return x[:, :, top : top + size[0], left : left + size[1]]
 
 
 def expression_net(peer, image, target_shape):
     features = expression_features(peer, image, target_shape)
-    x = peer.linear("head/fc1", torch.flatten(features, 1))
-    hidden = F.relu(peer.norm("head/fc1", x))
-    return {"features": features, "hidden": hidden, "logits": peer.linear("head/fc2", hidden)}
+    x = peer.linear('head/fc1', torch.flatten(features, 1))
+    hidden = F.relu(peer.norm('head/fc1', x))
+    return {'features': features, 'hidden': hidden, 'logits': peer.linear('head/fc2', hidden)}
 
 
 # --------------------------------------------------------------------------------------------------- the set-up
@@ -207,8 +210,8 @@ def teacher(size, channels, batch_norm=False):
     image = faces(size, channels, batch=EXAMPLES_FOR_NORM if batch_norm else 3)
     net = VGGFace(CLASSES, width=1 / 16, fc_features=256, batch_norm=batch_norm, input_scale=SCALE)
     variables = drawn(net, image)
-    last = (size[0] // 32, size[1] // 32, variables["params"]["conv5_3"]["bias"].size)
-    return net, variables, image, {"fc6/kernel": last}
+    last = (size[0] // 32, size[1] // 32, variables['params']['conv5_3']['bias'].size)
+    return net, variables, image, {'fc6/kernel': last}
 
 
 def student(size, channels, target_shape, batch_norm=False):
@@ -216,11 +219,11 @@ def student(size, channels, target_shape, batch_norm=False):
     net = ExpressionNet(CLASSES, WIDTHS, target_shape, hidden=12, batch_norm=batch_norm, input_scale=SCALE)
     last = (size[0] // 32, size[1] // 32)
     if len(target_shape) == 1:
-        shapes = {"features/bridge/kernel": (*last, WIDTHS[-1])}
+        shapes = {'features/bridge/kernel': (*last, WIDTHS[-1])}
     else:
-        shapes = {"head/fc1/kernel": target_shape}
+        shapes = {'head/fc1/kernel': target_shape}
         if target_shape[:2] > last:
-            shapes["features/adapter/kernel"] = "transposed"
+            shapes['features/adapter/kernel'] = 'transposed'
     return net, drawn(net, image), image, shapes
 
 
@@ -238,11 +241,11 @@ def target_shape(layer, size, channels):
 
 def captured(net, variables, image, train=False):
     """Outputs, every named layer's output, and the variables after the call."""
-    mutable = ["intermediates", "batch_stats"] if train else ["intermediates"]
+    mutable = ['intermediates', 'batch_stats'] if train else ['intermediates']
     apply = jax.jit(functools.partial(net.apply, train=train, capture_intermediates=True, mutable=mutable))
     outputs, after = apply(variables, image)
-    layers = {name.removesuffix("/__call__/0"): leaf for name, leaf in trees.paths(after["intermediates"]).items()}
-    return outputs, layers, trees.paths(after.get("batch_stats", {}))
+    layers = {name.removesuffix('/__call__/0'): leaf for name, leaf in trees.paths(after['intermediates']).items()}
+    return outputs, layers, trees.paths(after.get('batch_stats', {}))
 
 
 def assert_same_forward(net, variables, image, map_shapes, run, train=False):
@@ -252,7 +255,7 @@ def assert_same_forward(net, variables, image, map_shapes, run, train=False):
         expected = run(peer, image)
     assert_all_close(outputs, {name: channels_last(tensor) for name, tensor in expected.items()})
     named_layers = {name: leaf for name, leaf in layers.items() if name in peer.outputs}
-    assert set(peer.outputs) == {name.rsplit("/", 1)[0] for name in trees.paths(variables["params"])}
+    assert set(peer.outputs) == {name.rsplit('/', 1)[0] for name in trees.paths(variables['params'])}
     assert_all_close(named_layers, {name: channels_last(tensor) for name, tensor in peer.outputs.items()})
     assert_all_close(stats, {name: peer.named[name] for name in stats})
     assert bool(stats) == train
@@ -261,19 +264,23 @@ def assert_same_forward(net, variables, image, map_shapes, run, train=False):
 # --------------------------------------------------------------------------------------------------------- tests
 
 
-@pytest.mark.parametrize(("size", "channels"), [((32, 32), 3), ((75, 61), 3), GREY])
+@pytest.mark.parametrize(('size', 'channels'), [((32, 32), 3), ((75, 61), 3), GREY])
 def test_teacher_forward(size, channels):
     assert_same_forward(*teacher(size, channels), face_net)
 
 
-@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize('train', [False, True])
 def test_teacher_forward_with_batch_norm(train):
     assert_same_forward(*teacher((75, 67), 3, batch_norm=True), face_net, train)
 
 
-@pytest.mark.parametrize(("layer", "size", "channels"), [
-    *((layer, *COLOUR) for layer in LAYERS), *((layer, *GREY) for layer in ("pool4", "pool5", "fc6")),
-])
+@pytest.mark.parametrize(
+    ('layer', 'size', 'channels'),
+    [
+        *((layer, *COLOUR) for layer in LAYERS),
+        *((layer, *GREY) for layer in ('pool4', 'pool5', 'fc6')),
+    ],
+)
 def test_student_forward_for_every_supervising_layer(layer, size, channels):
     shape = target_shape(layer, size, channels)
     assert_same_forward(*student(size, channels, shape), functools.partial(expression_net, target_shape=shape))
@@ -284,33 +291,40 @@ def test_student_forward_with_a_reducing_adapter():
     assert_same_forward(*student((101, 75), 3, shape), functools.partial(expression_net, target_shape=shape))
 
 
-@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize('train', [False, True])
 def test_student_forward_with_batch_norm(train):
     run = functools.partial(expression_net, target_shape=(2, 2, 7))
     assert_same_forward(*student((75, 67), 3, (2, 2, 7), batch_norm=True), run, train)
 
 
-@pytest.mark.parametrize(("layer", "p", "size", "channels"), [
-    ("pool3", 2.0, *COLOUR), ("pool4", 1.5, *GREY), ("pool5", 1.5, *COLOUR), ("pool5", 2.0, *GREY),
-    ("fc6", 2.0, *COLOUR), ("fc7", 1.5, *GREY),
-])
+@pytest.mark.parametrize(
+    ('layer', 'p', 'size', 'channels'),
+    [
+        ('pool3', 2.0, *COLOUR),
+        ('pool4', 1.5, *GREY),
+        ('pool5', 1.5, *COLOUR),
+        ('pool5', 2.0, *GREY),
+        ('fc6', 2.0, *COLOUR),
+        ('fc7', 1.5, *GREY),
+    ],
+)
 def test_gradients_of_stage_one(layer, p, size, channels):
     """L1 = ||g(I) - G(I)||_p^p, summed over features, mean over the batch; each framework with its own teacher."""
     shape = target_shape(layer, size, channels)
     net, variables, image, shapes = student(size, channels, shape)
     target, peer_target = (activations[layer] for activations in taught(size, channels))
-    head = {name for name in trees.paths(variables["params"]) if name.startswith("head/")}
+    head = {name for name in trees.paths(variables['params']) if name.startswith('head/')}
 
     def loss(params):
-        pred = net.apply({"params": params}, image)["features"]
+        pred = net.apply({'params': params}, image)['features']
         return jnp.mean(losses.feature_regression(pred, target, p=p))
 
-    value, found = jax.jit(jax.value_and_grad(loss))(variables["params"])
+    value, found = jax.jit(jax.value_and_grad(loss))(variables['params'])
     named = {name: leaf for name, leaf in weights(variables, shapes).items() if name not in head}
     difference = expression_features(Peer(named), image, shape) - peer_target
     expected = difference.abs().pow(p).flatten(1).sum(1).mean()
     expected.backward()
-    assert_close(value, expected.detach(), "loss")
+    assert_close(value, expected.detach(), 'loss')
     found = trees.paths(found)
     assert all((np.asarray(found.pop(name)) == 0).all() for name in head)  # stage 1 does not touch the head
     assert_all_close(found, gradients(named, shapes))
@@ -319,77 +333,85 @@ def test_gradients_of_stage_one(layer, p, size, channels):
 def cross_entropy_gradients(net, variables, image, shapes, run, logits, train):
     """The gradients with respect to all parameters, ours and PyTorch's."""
     labels = np.arange(len(image)) % CLASSES
-    rest = {kind: tree for kind, tree in variables.items() if kind != "params"}
+    rest = {kind: tree for kind, tree in variables.items() if kind != 'params'}
 
     def loss(params):
-        outputs, _ = net.apply({"params": params} | rest, image, train=train, mutable="batch_stats")
+        outputs, _ = net.apply({'params': params} | rest, image, train=train, mutable='batch_stats')
         return jnp.mean(losses.cross_entropy(outputs[logits], jnp.array(labels)))
 
-    value, found = jax.jit(jax.value_and_grad(loss))(variables["params"])
+    value, found = jax.jit(jax.value_and_grad(loss))(variables['params'])
     named = weights(variables, shapes)
     expected = F.cross_entropy(run(Peer(named, train), image)[logits], torch.tensor(labels))
     expected.backward()
-    assert_close(value, expected.detach(), "loss")
+    assert_close(value, expected.detach(), 'loss')
     return trees.paths(found), gradients(named, shapes)
 
 
-@pytest.mark.parametrize(("size", "channels"), [COLOUR, GREY])
+@pytest.mark.parametrize(('size', 'channels'), [COLOUR, GREY])
 def test_gradients_of_fine_tuning(size, channels):
-    found, expected = cross_entropy_gradients(*teacher(size, channels), face_net, "fc8", train=False)
+    found, expected = cross_entropy_gradients(*teacher(size, channels), face_net, 'fc8', train=False)
     assert_all_close(found, expected)
 
 
-@pytest.mark.parametrize(("layer", "size", "channels"),
-                         [("pool4", *COLOUR), ("pool5", *COLOUR), ("pool5", *GREY), ("fc7", *GREY)])
+@pytest.mark.parametrize(
+    ('layer', 'size', 'channels'), [('pool4', *COLOUR), ('pool5', *COLOUR), ('pool5', *GREY), ('fc7', *GREY)]
+)
 def test_gradients_of_stage_two(layer, size, channels):
     shape = target_shape(layer, size, channels)
     run = functools.partial(expression_net, target_shape=shape)
-    assert_all_close(*cross_entropy_gradients(*student(size, channels, shape), run, "logits", train=False))
+    assert_all_close(*cross_entropy_gradients(*student(size, channels, shape), run, 'logits', train=False))
 
 
 def test_gradients_of_the_scratch_net_with_batch_norm():
     run = functools.partial(expression_net, target_shape=(2, 2, 7))
     parts = student((75, 67), 3, (2, 2, 7), batch_norm=True)
-    found, expected = cross_entropy_gradients(*parts, run, "logits", train=True)
-    before_norm = [name for name in found if name.endswith("bias") and f"{name[:-5]}_bn/bias" in found]
-    before_norm.append("features/bridge/bias")  # linear up to fc1_bn
+    found, expected = cross_entropy_gradients(*parts, run, 'logits', train=True)
+    before_norm = [name for name in found if name.endswith('bias') and f'{name[:-5]}_bn/bias' in found]
+    before_norm.append('features/bridge/bias')  # linear up to fc1_bn
     for name in before_norm:  # exactly zero in theory: the mean takes the bias out again
-        kernel = np.abs(expected[f"{name[:-4]}kernel"]).max()
+        kernel = np.abs(expected[f'{name[:-4]}kernel']).max()
         assert np.abs(found.pop(name)).max() < TOLERANCE * kernel
         assert np.abs(expected.pop(name)).max() < TOLERANCE * kernel
     assert len(before_norm) == len(WIDTHS) + 2
     assert_all_close(found, expected)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"label_smoothing": 0.1}, {"class_weights": (0.5, 2.0, 1.0, 0.0, 3.0)}])
+@pytest.mark.parametrize('arguments', [{}, {'label_smoothing': 0.1}, {'class_weights': (0.5, 2.0, 1.0, 0.0, 3.0)}])
 def test_cross_entropy(arguments):
     draw = np.random.default_rng(0)
     logits, labels = draw.normal(size=(20, CLASSES)).astype(np.float32) * 4, draw.integers(0, CLASSES, 20)
-    found = losses.cross_entropy(jnp.array(logits), jnp.array(labels),
-                                 **{key: jnp.array(value) if isinstance(value, tuple) else value
-                                    for key, value in arguments.items()})
+    found = losses.cross_entropy(
+        jnp.array(logits),
+        jnp.array(labels),
+        **{key: jnp.array(value) if isinstance(value, tuple) else value for key, value in arguments.items()},
+    )
     expected = F.cross_entropy(
-        torch.tensor(logits), torch.tensor(labels), reduction="none",
-        weight=torch.tensor(arguments["class_weights"]) if "class_weights" in arguments else None,
-        label_smoothing=arguments.get("label_smoothing", 0.0))
-    assert_close(found, expected, "loss")
+        torch.tensor(logits),
+        torch.tensor(labels),
+        reduction='none',
+        weight=torch.tensor(arguments['class_weights']) if 'class_weights' in arguments else None,
+        label_smoothing=arguments.get('label_smoothing', 0.0),
+    )
+    assert_close(found, expected, 'loss')
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
-@pytest.mark.parametrize("clip_norm", [0.0, 2.0])
+@pytest.mark.parametrize('kind', ['sgd', 'adamw'])
+@pytest.mark.parametrize('clip_norm', [0.0, 2.0])
 def test_optimisers_at_a_constant_rate(kind, clip_norm):
     draw = np.random.default_rng(0)
-    start = {"kernel": draw.normal(size=(4, 3)).astype(np.float32), "bias": draw.normal(size=3).astype(np.float32)}
-    steps = [{name: draw.normal(size=leaf.shape).astype(np.float32) for name, leaf in start.items()}
-             for _ in range(20)]
-    rate = optim.schedule("constant", base=0.05, total_steps=20, steps_per_epoch=1)
-    ours = optim.optimiser(kind, learning_rate=rate, weight_decay=0.1, decay_mask="all", clip_norm=clip_norm)
+    start = {'kernel': draw.normal(size=(4, 3)).astype(np.float32), 'bias': draw.normal(size=3).astype(np.float32)}
+    steps = [{name: draw.normal(size=leaf.shape).astype(np.float32) for name, leaf in start.items()} for _ in range(20)]
+    rate = optim.schedule('constant', base=0.05, total_steps=20, steps_per_epoch=1)
+    ours = optim.optimiser(kind, learning_rate=rate, weight_decay=0.1, decay_mask='all', clip_norm=clip_norm)
     params = {name: jnp.array(leaf) for name, leaf in start.items()}
     state = ours.init(params)
 
     named = {name: torch.tensor(leaf, requires_grad=True) for name, leaf in start.items()}
-    theirs = (torch.optim.SGD(named.values(), lr=0.05, momentum=0.9, weight_decay=0.1) if kind == "sgd" else
-              torch.optim.AdamW(named.values(), lr=0.05, weight_decay=0.1))
+    theirs = (
+        torch.optim.SGD(named.values(), lr=0.05, momentum=0.9, weight_decay=0.1)
+        if kind == 'sgd'
+        else torch.optim.AdamW(named.values(), lr=0.05, weight_decay=0.1)
+    )
     for step in steps:
         updates, state = ours.update(jax.tree.map(jnp.array, step), state, params)
         params = optax.apply_updates(params, updates)

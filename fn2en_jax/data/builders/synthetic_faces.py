@@ -72,11 +72,7 @@ class SyntheticFacesConfig(tfds.core.BuilderConfig):
         if self.kind not in KINDS:
             raise ValueError(f'kind must be one of {KINDS}, got {self.kind!r}')
         counts = (self.persons, self.per_person, self.test_persons, self.test_per_person)
-        if (
-            min(counts) < 0
-            or max(self.persons, self.test_persons) > MAX_PERSONS
-            or not self.persons * self.per_person
-        ):
+        if min(counts) < 0 or max(self.persons, self.test_persons) > MAX_PERSONS or not self.persons * self.per_person:
             raise ValueError(f'persons must be 1 to {MAX_PERSONS} and per_person at least 1, got {counts}')
         if self.kind == 'identities' and (self.test_persons or self.test_per_person):
             raise ValueError('identities have no test part: leave test_persons and test_per_person 0')
@@ -146,9 +142,7 @@ def draw(task: Task) -> bytes:
         task.seed, task.person, task.shot, task.expression, size=task.size, channels=task.channels
     )
     stream = io.BytesIO()
-    Image.fromarray(picture if task.channels == 3 else picture[:, :, 0]).save(
-        stream, format='PNG', compress_level=1
-    )
+    Image.fromarray(picture if task.channels == 3 else picture[:, :, 0]).save(stream, format='PNG', compress_level=1)
     return stream.getvalue()
 
 
