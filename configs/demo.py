@@ -35,6 +35,6 @@ def get_config(argument: str = 'all') -> ml_collections.ConfigDict:
     config.finetune.update(adamw, epochs=60.0, dropout_rate=0.25)
     config.stage1.update(adamw, epochs=8.0, reduction='mean', standardise=True, unlabelled=True)
     config.stage2.update(adamw, epochs=60.0)
-    config.scratch.update(adamw, epochs=80.0)
+    config.scratch.update(adamw, epochs=160.0)
     config.report.evals_per_stage = 4
     return config

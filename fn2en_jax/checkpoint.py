@@ -1,9 +1,6 @@
 """Checkpoints of one stage: asynchronous, bounded in number, verified when they are read."""
 
-import contextlib
-import errno
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from fn2en_jax import trees
+from fn2en_jax import trees, workdir
 from fn2en_jax.errors import UserError
 from fn2en_jax.types import PyTree
 
@@ -24,9 +21,15 @@ class Checkpoints:
     damaged one is skipped with a warning.
     """
 
-    def __init__(self, folder: Path, *, keep: int = 2):
+    def __init__(self, folder: Path, *, keep: int = 2, read_only: bool = False):
         self.folder = Path(folder).absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
+        # A reader leaves half-written folders alone: a run may be writing them.
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=None if read_only else keep,
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+        )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def save(self, step: int, state: PyTree, meta: Mapping[str, Any]) -> None:
@@ -35,14 +38,14 @@ class Checkpoints:
         Raises:
             UserError: when an earlier save ran out of space or may not write.
         """
-        meta = {**meta, 'checksum': int(trees.checksum(state))}
-        with _disk_errors(self.folder):
+        meta = {**meta, 'checksum': trees.checksum(state)}
+        with workdir.disk_errors(self.folder):
             args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
             self._manager.save(step, args=args)
 
     def wait(self) -> None:
         """Blocks until every started save is on disk."""
-        with _disk_errors(self.folder):
+        with workdir.disk_errors(self.folder):
             self._manager.wait_until_finished()
 
     def newest(self, template: PyTree) -> tuple[int, PyTree, dict[str, Any]] | None:
@@ -60,9 +63,10 @@ class Checkpoints:
         return self._first_whole(lambda step: (step, *self._read(step, template)))
 
     def facts(self) -> dict[str, Any] | None:
-        """What the newest whole checkpoint says of itself, without its arrays; None when there is none."""
+        """What the newest whole checkpoint says of itself, and its step; no arrays are read. None without any."""
         only_meta = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return self._first_whole(lambda step: self._manager.restore(step, args=only_meta)['meta'])
+        read = self._manager.restore
+        return self._first_whole(lambda step: {**read(step, args=only_meta)['meta'], 'step': step})
 
     def _first_whole(self, read: Callable[[int], Any]) -> Any:
         steps = sorted(self._manager.all_steps(), reverse=True)
@@ -87,7 +91,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for the last save and stops orbax's threads."""
-        with _disk_errors(self.folder):
+        with workdir.disk_errors(self.folder):
             self._manager.close()
 
     def _read(self, step: int, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
@@ -97,21 +101,6 @@ class Checkpoints:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=args)
         state, meta = jax.tree.map(np.asarray, restored['state']), restored['meta']
-        if int(trees.checksum(state)) != meta['checksum']:
+        if trees.checksum(state) != meta['checksum']:
             raise ValueError('its arrays do not match their checksum')
         return state, meta
-
-
-@contextlib.contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    """Turns a full or read-only disk into a message; everything else passes."""
-    try:
-        yield
-    except PermissionError as error:
-        raise UserError(f'cannot write {folder}: permission denied; choose another --workdir') from error
-    except (OSError, ValueError, RuntimeError) as error:  # the last two are how tensorstore words a full disk
-        full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if getattr(error, 'errno', None) in full or any(os.strerror(code) in str(error) for code in full):
-            message = f'no space left on the disk of {folder}; free some and run the same command again'
-            raise UserError(message) from error
-        raise

@@ -54,7 +54,7 @@ def _parse(argv: Sequence[str]) -> None:
     try:
         rest = flags.FLAGS(list(argv))
     # ml_collections reports an unknown key as AttributeError or KeyError, a wrong value as one of the others.
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         text = str(error.args[0] if error.args else error).strip().split('\n')[0]
         if isinstance(error, (AttributeError, KeyError)):
             text = f'unknown config key {text.strip(chr(34))}'

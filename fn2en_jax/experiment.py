@@ -6,6 +6,7 @@ stage is read back, an unfinished one goes on, so the same command continues a r
 
 import contextlib
 import importlib.metadata
+import math
 import platform
 import signal
 from collections.abc import Iterator
@@ -50,9 +51,10 @@ def run(config: ml_collections.ConfigDict, folder: str, mode: str = 'train') -> 
     chosen = choose_folds(config, data)
     first = Stages(config, data, chosen[0])
     stages = [first.build(name) for name in first.names()]
+    first.check_weights()
     print(describe(stages, chosen, data.expressions, first.image_shape), flush=True)
     path = Path(folder)
-    with workdir.only_run(path):
+    with workdir.only_run(path), workdir.disk_errors(path):
         workdir.claim(path, {**plain(config), 'data_fingerprint': data.fingerprint})
         workdir.write_json(path / 'folds.json', folds.to_json(chosen, data.expressions))
         tables = (f'{stage.name}\n{parameter_table(stage)}\n' for stage in stages)
@@ -82,11 +84,37 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
     if config.data.channels not in (1, 3):
         raise UserError(f'config.data.channels is {config.data.channels}; use 1 (grey) or 3 (RGB)')
+    if config.stage1.reduction not in ('sum', 'mean'):
+        raise UserError(f'config.stage1.reduction is {config.stage1.reduction!r}; use sum or mean')
     for key, value in workdir.flatten(plain(config)):
-        if key.endswith(('.epochs', '.batch_size', '.learning_rate', 'steps_per_dispatch', '.width')) and value <= 0:
-            raise UserError(f'config.{key} is {value}; it must be greater than 0')
+        _check_number(key, value)
         if key.endswith('.batch_size'):
             parallel.per_device(value)
+
+
+# What the last part of a key demands of its number: least value, greatest value (both allowed).
+RANGES = {
+    **dict.fromkeys(('epochs', 'learning_rate', 'width', 'input_scale'), (1e-30, math.inf)),
+    **dict.fromkeys(('batch_size', 'steps_per_dispatch', 'fc_features', 'hidden', 'keep'), (1, math.inf)),
+    **dict.fromkeys(('rows_per_stage', 'identity_images', 'train_images', 'test_images'), (1, math.inf)),
+    **dict.fromkeys(('identity_persons', 'train_persons', 'test_persons'), (1, 100_000)),
+    **dict.fromkeys(('dropout_rate', 'label_smoothing', 'momentum', 'zoom', 'contrast'), (0, 0.999)),
+    **dict.fromkeys(('brightness', 'erase'), (0, 1)),
+    **dict.fromkeys(('weight_decay', 'clip_norm', 'warmup_epochs', 'evals_per_stage'), (0, math.inf)),
+    **dict.fromkeys(('every_seconds', 'in_memory_bytes', 'new_layers_multiplier', 'drop_factor'), (0, math.inf)),
+    'p': (1, math.inf),
+    'num_folds': (2, 1000),
+    'rotate': (0, 180),
+    'seed': (0, 2**31 - 1),
+}
+
+
+def _check_number(key: str, value: Any) -> None:
+    low, high = RANGES.get(key.split('.')[-1], (-math.inf, math.inf))
+    if isinstance(value, (int, float)) and not (math.isfinite(value) and low <= value <= high):
+        bounds = f'at least {low:g}' + (f' and at most {high:g}' if math.isfinite(high) else '')
+        wanted = 'greater than 0' if low == 1e-30 else bounds
+        raise UserError(f'config.{key} is {value}; it must be {wanted if math.isfinite(low) else "finite"}')
 
 
 def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -281,7 +309,8 @@ class Run:
         """What a checkpoint must say for its net to be used without this run."""
         data = self._config.data
         preprocessing = {key: data[key] for key in ('stored_size', 'crop_size', 'channels')}
-        return {'class_names': list(stage.train.class_names), 'preprocessing': preprocessing}
+        names = list(stage.train.class_names)
+        return {'class_names': names, 'preprocessing': preprocessing, 'last_step': stage.last_step}
 
     def _pace(self, stage: Stage) -> engine.Pace:
         log_every = max(1, round(stage.last_step / self._config.report.rows_per_stage))
@@ -307,12 +336,16 @@ class Run:
         size, augment = stage.batch_size, augmentation(self._config)
         if stage.train.in_memory:
             return batches.Resident(stage.train, batch_size=size, augmentation=augment)
-        steps = self._config.steps_per_dispatch
+        pace = self._pace(stage)
+        steps = min(pace.per_dispatch, pace.log_every)
         return batches.Streamed(stage.train, batch_size=size, augmentation=augment, key=key, steps=steps)
 
     def _curve_point(self, stage: Stage, test: Examples, state: Any, frozen: Any) -> dict[str, float]:
         outputs = self._evaluate(stage, test, state, frozen)
         point = {'test_loss': float(outputs['loss'].mean(dtype=np.float64))}
+        if 'target_power' in outputs:
+            # The share of the target's variation that the student explains, 1 for a perfect imitation.
+            point['test_explained'] = 1 - point['test_loss'] / float(outputs['target_power'].mean(dtype=np.float64))
         if 'logits' in outputs:
             point['test_accuracy'] = float((outputs['logits'].argmax(1) == test.labels).mean())
         return point

@@ -75,7 +75,9 @@ class Stage:
         """The state at step 0."""
         key = rng.named(self.key(seed), 'init')
         # Run once: compiling the random draws with all optimisations takes far longer than drawing them.
-        draw = jax.jit(self.variables).lower(key).compile(compiler_options={'xla_backend_optimization_level': '0'})
+        options: dict[str, str | bool] = {'xla_backend_optimization_level': '0'}
+        on_cpu = jax.default_backend() == 'cpu'
+        draw = jax.jit(self.variables).lower(key).compile(compiler_options=options if on_cpu else None)
         fresh = draw(key)
         return jax.device_get(self.method.init(self.adopt(fresh, nets)))
 
@@ -291,14 +293,25 @@ class Stages:
 
     def _adopt_face_net(self, fresh: PyTree, nets: Nets) -> PyTree:
         path = self._config.face_net.weights
-        face = files.load(path) if path else _variables(nets(FACE_NET))
-        return from_face_net(fresh, face)
+        return from_face_net(fresh, files.load(path) if path else _variables(nets(FACE_NET)))
+
+    def check_weights(self) -> None:
+        """Reads the face net's file, if one is named, and holds it against the net.
+
+        Raises:
+            UserError: when the file cannot be read or does not fit.
+        """
+        path = self._config.face_net.weights
+        if path and 'finetune' in self.names():
+            image = jnp.zeros((1, *self.image_shape), jnp.float32)
+            model = self._face_model(self._num_classes)
+            from_face_net(jax.eval_shape(model.init, jax.random.PRNGKey(0), image), files.load(path))
 
     def _class_weights(self) -> Callable[[Nets], PyTree]:
         if self._config.loss.class_weights == 'none':
             return _no_weights(self._train)
         counts = np.bincount(self._train.labels, minlength=self._num_classes)
-        weights = len(self._train) / (self._num_classes * counts)
+        weights = len(self._train) / (self._num_classes * np.maximum(counts, 1))
         return lambda nets: {'class_weights': weights.astype(np.float32)}
 
     def _moments(self, teacher: VGGFace, variables: PyTree) -> dict[str, np.ndarray]:

@@ -62,7 +62,7 @@ class Trained:
         return outputs['logits']
 
     def _state(self, template: Any) -> NetState:
-        checkpoints = checkpoint.Checkpoints(self.folder)
+        checkpoints = checkpoint.Checkpoints(self.folder, read_only=True)
         try:
             found = checkpoints.newest(template)
         finally:
@@ -102,11 +102,15 @@ def find(folder: str, *, method: str = '', fold: str = '') -> Trained:
         raise UserError(f'{folder} holds nets of the folds {", ".join(names)}; choose one with --fold=NAME')
     place = there[chosen, picked]
     facts = _facts(place)
+    if facts['step'] < facts['last_step']:
+        raise UserError(
+            f'{place} is trained up to step {facts["step"]} of {facts["last_step"]}; finish it with launch.py first'
+        )
     return Trained(chosen, picked, tuple(facts['class_names']), config, place)
 
 
 def _facts(place: Path) -> dict[str, Any]:
-    checkpoints = checkpoint.Checkpoints(place)
+    checkpoints = checkpoint.Checkpoints(place, read_only=True)
     try:
         facts = checkpoints.facts()
     finally:

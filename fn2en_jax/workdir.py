@@ -1,6 +1,7 @@
 """The folder of a run: whose it is, and writing into it so that a kill leaves old or new files, never halves."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -26,6 +27,21 @@ FREE_KEYS = (
 def cache(name: str) -> Path:
     """A folder of ours among the user's caches, where nothing is kept that cannot be made again."""
     return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'fn2en_jax' / name
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turns a full or read-only disk into a message; everything else passes."""
+    try:
+        yield
+    except PermissionError as error:
+        raise UserError(f'cannot write {folder}: permission denied; choose another --workdir') from error
+    except (OSError, ValueError, RuntimeError) as error:  # the last two are how tensorstore words a full disk
+        full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if getattr(error, 'errno', None) in full or any(os.strerror(code) in str(error) for code in full):
+            message = f'no space left on the disk of {folder}; free some and run the same command again'
+            raise UserError(message) from error
+        raise
 
 
 @contextlib.contextmanager
@@ -61,7 +77,15 @@ def claim(folder: Path, config: Mapping[str, Any]) -> None:
     path = folder / 'config.json'
     if path.exists():
         _compare(path, config)
+        config = _with_known_sets(config, read_json(path))
     write_json(path, config)
+
+
+def _with_known_sets(config: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the fingerprints of sets that only an earlier run of the workdir has opened."""
+    known = old.get('data_fingerprint', {})
+    marks = {name: mark or known.get(name, '') for name, mark in config.get('data_fingerprint', {}).items()}
+    return {**config, 'data_fingerprint': marks} if marks else dict(config)
 
 
 def _compare(path: Path, config: Mapping[str, Any]) -> None:
@@ -119,5 +143,9 @@ def write_json(path: Path, value: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """Replaces a text file in one step: readers and crashes see the old file or the new one."""
     temporary = path.with_name(path.name + '.tmp')
-    temporary.write_text(text, encoding='utf-8')
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding='utf-8')
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

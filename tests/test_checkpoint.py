@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fn2en_jax import checkpoint, parallel
+from fn2en_jax import checkpoint, parallel, workdir
 from fn2en_jax.errors import UserError
 from fn2en_jax.methods.base import NetState
 from tests import toy
@@ -186,9 +186,18 @@ def test_facts_are_read_without_arrays_from_the_newest_whole_checkpoint(folder):
         checkpoints.close()
         return found
 
-    assert facts()['seconds'] == 1.5
+    assert facts() | {'checksum': 0} == {'seconds': 1.5, 'step': 3, 'checksum': 0}
     damage_truncate(folder / '3/meta/metadata')
     assert facts()['seconds'] == 1.0
+
+
+def test_a_reader_leaves_a_save_under_way_alone(folder):
+    half = folder / '4.orbax-checkpoint-tmp'
+    shutil.copytree(folder / '3', half)
+    checkpoints = checkpoint.Checkpoints(folder, read_only=True)
+    assert checkpoints.facts()['step'] == 3
+    checkpoints.close()
+    assert half.exists()
 
 
 def test_saving_does_not_wait_and_later_changes_elsewhere_do_not_matter(tmp_path):
@@ -232,7 +241,7 @@ def test_a_full_disk_and_a_forbidden_one_are_told_in_a_line(tmp_path):
         (ValueError('tensorstore: write failed: No space left on device [x.cc]'), 'no space left on the disk of'),
         (PermissionError(13, 'Permission denied'), 'cannot write'),
     ):
-        with pytest.raises(UserError, match=message), checkpoint._disk_errors(tmp_path):
+        with pytest.raises(UserError, match=message), workdir.disk_errors(tmp_path):
             raise error
-    with pytest.raises(ValueError, match='another'), checkpoint._disk_errors(tmp_path):
+    with pytest.raises(ValueError, match='another'), workdir.disk_errors(tmp_path):
         raise ValueError('another matter')

@@ -82,7 +82,14 @@ def test_an_unknown_key_fails():
         ('stage1.epochs', 0.0, r'config\.stage1\.epochs is 0'),
         ('scratch.learning_rate', -1.0, 'greater than 0'),
         ('stage2.batch_size', 6, 'does not divide over 4 devices'),
-        ('steps_per_dispatch', 0, 'greater than 0'),
+        ('steps_per_dispatch', 0, 'at least 1'),
+        ('stage1.p', 0.5, r'config\.stage1\.p is 0\.5; it must be at least 1'),
+        ('stage1.reduction', 'median', 'sum or mean'),
+        ('stage1.epochs', float('nan'), 'greater than 0'),
+        ('loss.label_smoothing', 1.5, 'at most 0.999'),
+        ('finetune.dropout_rate', 1.0, 'at most 0.999'),
+        ('report.rows_per_stage', 0, 'at least 1'),
+        ('seed', -1, 'at least 0'),
     ],
 )
 def test_values_that_could_only_fail_later_are_refused(key, value, message):

@@ -14,10 +14,10 @@ FILES = sorted(path for path in PACKAGE.rglob('*.py') if path.name != '__init__.
 
 # A module may import modules of lower layers and of its own folder.
 LAYERS = {
-    0: ('types', 'errors', 'rng', 'trees', 'commands'),
+    0: ('types', 'errors', 'rng', 'trees', 'workdir', 'commands'),
     1: ('losses', 'metrics', 'optim', 'models', 'weights', 'data'),
     2: ('methods',),
-    3: ('parallel', 'checkpoint', 'report', 'plots', 'results', 'workdir'),
+    3: ('parallel', 'checkpoint', 'report', 'plots', 'results'),
     4: ('engine',),
     5: ('stages', 'plan'),
     6: ('experiment', 'trained'),
@@ -29,10 +29,8 @@ ALLOWED = {
     ('trees', 'types'),
     ('trees', 'errors'),
     ('commands', 'errors'),
-    ('report', 'workdir'),
+    ('workdir', 'errors'),
     ('plan', 'stages'),
-    ('optim', 'losses'),
-    ('losses', 'metrics'),
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 

@@ -34,6 +34,7 @@ def test_identities_that_were_not_opened_are_no_difference(tmp_path):
 
     workdir.claim(tmp_path, config('a', ''))
     workdir.claim(tmp_path, config('a', 'b'))
+    workdir.claim(tmp_path, config('a', ''))  # what is known is kept
     for other in (config('c', 'b'), config('a', 'c')):
         with pytest.raises(UserError, match='data_fingerprint'):
             workdir.claim(tmp_path, other)
