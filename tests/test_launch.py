@@ -1,7 +1,6 @@
 """launch.py as a user meets it: real processes, bad input, one clear line, exit code 2, nothing half-written."""
 
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -14,21 +13,17 @@ ROOT = Path(__file__).parents[1]
 CLASSES = ('happy', 'sad')
 
 
-def launch(*flags: str, limit_bytes: int | None = None) -> subprocess.CompletedProcess:
-    """Runs launch.py; `limit_bytes` makes every larger write fail, as on a full disk."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
-
+def launch(*flags: str, limit_kib: int | None = None) -> subprocess.CompletedProcess:
+    """Runs launch.py; `limit_kib` makes every larger write fail, as on a full disk."""
+    limited = ['bash', '-c', f'ulimit -f {limit_kib}; exec "$@"', 'bash'] if limit_kib else []
     env = {name: value for name, value in os.environ.items() if name not in ('XLA_FLAGS', 'PYTHONWARNINGS')}
     return subprocess.run(
-        [sys.executable, 'launch.py', *flags],
+        [*limited, sys.executable, 'launch.py', *flags],
         cwd=ROOT,
         env={**env, 'JAX_PLATFORMS': 'cpu'},
         capture_output=True,
         text=True,
         timeout=240,
-        preexec_fn=limit if limit_bytes else None,
         check=False,
     )
 
@@ -164,4 +159,4 @@ def test_an_unknown_fold(faces: Path):
 
 
 def test_no_space_for_the_data(faces: Path):
-    rejected(launch(*flags(faces), limit_bytes=2048), str(faces.parent))
+    rejected(launch(*flags(faces), limit_kib=2), str(faces.parent))
