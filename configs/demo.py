@@ -21,16 +21,7 @@ def get_config(argument: str = 'all') -> ml_collections.ConfigDict:
     config.loss.update(label_smoothing=0.1, flip_test=True)
     config.face_net.update(width=0.125, fc_features=2048, batch_norm=True, input_scale=1 / 64, label_smoothing=0.1)
     config.expression_net.update(features=(16, 32, 64, 128, 128), batch_norm=True, input_scale=1 / 64)
-    adamw = {
-        'optimiser': 'adamw',
-        'batch_size': 32,
-        'learning_rate': 2e-3,
-        'weight_decay': 0.05,
-        'decay_mask': 'kernels',
-        'schedule': 'cosine',
-        'warmup_epochs': 1.0,
-        'new_layers_multiplier': 1.0,
-    }
+    adamw = base.small_set(batch_size=32)
     config.face_net.train.update(adamw, epochs=12.0)
     config.finetune.update(adamw, epochs=60.0, dropout_rate=0.25)
     config.stage1.update(adamw, epochs=8.0, reduction='mean', standardise=True, unlabelled=True)

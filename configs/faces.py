@@ -24,15 +24,7 @@ def get_config(argument: str = 'all') -> ml_collections.ConfigDict:
     config.face_net.update(width=0.25, batch_norm=True, dropout_rate=0.25, input_scale=1 / 64)
     config.face_net.label_smoothing = 0.1
     config.expression_net.update(features=(16, 32, 64, 128, 128), batch_norm=True, input_scale=1 / 64)
-    adamw = {
-        'optimiser': 'adamw',
-        'learning_rate': 2e-3,
-        'weight_decay': 0.05,
-        'decay_mask': 'kernels',
-        'schedule': 'cosine',
-        'warmup_epochs': 1.0,
-        'new_layers_multiplier': 1.0,
-    }
+    adamw = base.small_set()
     config.face_net.train.update(adamw, epochs=36.0)
     config.finetune.update(adamw, epochs=30.0)
     config.stage1.update(adamw, epochs=16.0, reduction='mean', standardise=True, unlabelled=True)

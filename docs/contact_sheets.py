@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fn2en_jax.data import contact_sheet, synthetic
+from fn2en_jax.data import contact_sheet, synthetic, synthetic_persons
 
 HERE = Path(__file__).parent
 SIZE = 96
@@ -13,7 +13,7 @@ TESTED = 200_000  # the first person of the test part
 
 def main() -> None:
     """Writes `contact_sheet.png` (expressions of test persons) and `contact_sheet_identities.png`."""
-    names = synthetic.EXPRESSIONS
+    names = synthetic_persons.EXPRESSIONS
     people = [TESTED + number for number in (1, 2, 3, 4, 7, 9, 10, 12)]
     shots = [(person, number) for person in people for number in range(len(names))]
     images = [synthetic.render(0, person, number, names[number], size=SIZE) for person, number in shots]

@@ -7,6 +7,7 @@ output is JSON with the same keys as results.json.
 """
 
 import csv
+import io
 import json
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from fn2en_jax import commands
+from fn2en_jax import commands, workdir
 from fn2en_jax.errors import UserError
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Workdir of a finished run.')
@@ -30,6 +31,8 @@ def main() -> None:
     from fn2en_jax import metrics, trained
     from fn2en_jax.data.sources import open_csv
 
+    if OUTPUT.value and Path(OUTPUT.value).resolve() == Path(DATA.value).resolve():
+        raise UserError(f'--output={OUTPUT.value} is the table to evaluate on; choose another file')
     net = trained.find(WORKDIR.value, method=METHOD.value, fold=FOLD.value)
     examples = open_csv(DATA.value, net.class_names, net.reading)
     print(f'{net.method} net of fold {net.fold}: {len(examples)} images, classes {", ".join(net.class_names)}')
@@ -43,12 +46,13 @@ def main() -> None:
 def _write(path: str, files, labels: np.ndarray, logits: np.ndarray, names: tuple[str, ...]) -> None:
     shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
     probabilities = shifted / shifted.sum(1, keepdims=True)
+    text = io.StringIO(newline='')
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(['file', 'expression', 'prediction', *names])
+    for name, label, row in zip(files, labels, probabilities, strict=True):
+        writer.writerow([name, names[label], names[row.argmax()], *(f'{p:.6f}' for p in row)])
     try:
-        with Path(path).open('w', newline='', encoding='utf-8') as file:
-            writer = csv.writer(file)
-            writer.writerow(['file', 'expression', 'prediction', *names])
-            for name, label, row in zip(files, labels, probabilities, strict=True):
-                writer.writerow([name, names[label], names[row.argmax()], *(f'{p:.6f}' for p in row)])
+        workdir.write_text(Path(path), text.getvalue())
     except OSError as error:
         raise UserError(f'cannot write {path}: {error.strerror}') from error
 

@@ -27,7 +27,7 @@ from fn2en_jax.errors import UserError
 from fn2en_jax.methods import METHODS
 from fn2en_jax.methods.base import NetState
 from fn2en_jax.plan import describe, parameter_table
-from fn2en_jax.stages import FACE_NET, Stage, Stages, augmentation, open_sets
+from fn2en_jax.stages import FACE_NET, Stage, Stages, augmentation, open_sets, stage_names
 
 
 def run(config: ml_collections.ConfigDict, folder: str, mode: str = 'train') -> dict[str, Any]:
@@ -48,7 +48,8 @@ def run(config: ml_collections.ConfigDict, folder: str, mode: str = 'train') -> 
     check(config)
     _keep_compiled_steps(config.compilation_cache)
     data = open_sets(config)
-    chosen = choose_folds(config, data)
+    every = all_folds(config, data)
+    chosen = choose_folds(config, every)
     first = Stages(config, data, chosen[0])
     stages = [first.build(name) for name in first.names()]
     first.check_weights()
@@ -56,7 +57,7 @@ def run(config: ml_collections.ConfigDict, folder: str, mode: str = 'train') -> 
     path = Path(folder)
     with workdir.only_run(path), workdir.disk_errors(path):
         workdir.claim(path, {**plain(config), 'data_fingerprint': data.fingerprint})
-        workdir.write_json(path / 'folds.json', folds.to_json(chosen, data.expressions))
+        workdir.write_json(path / 'folds.json', folds.to_json(every, data.expressions))
         tables = (f'{stage.name}\n{parameter_table(stage)}\n' for stage in stages)
         workdir.write_text(path / 'parameters.txt', '\n'.join(tables))
         if mode == 'plan':
@@ -129,16 +130,20 @@ def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
     }
 
 
-def choose_folds(config: ml_collections.ConfigDict, data: Data) -> tuple[folds.Fold, ...]:
-    """The folds that `config.fold` asks for.
+def all_folds(config: ml_collections.ConfigDict, data: Data) -> tuple[folds.Fold, ...]:
+    """Every fold of the set; for `config.fold` 'none' the one that trains on everything."""
+    if config.fold == 'none':
+        return (folds.all_data(data.expressions),)
+    return folds.make_folds(data.expressions, num_folds=config.data.num_folds, seed=config.seed)
+
+
+def choose_folds(config: ml_collections.ConfigDict, every: tuple[folds.Fold, ...]) -> tuple[folds.Fold, ...]:
+    """Those that `config.fold` asks for.
 
     Raises:
         UserError: when there is no such fold.
     """
-    if config.fold == 'none':
-        return (folds.all_data(data.expressions),)
-    every = folds.make_folds(data.expressions, num_folds=config.data.num_folds, seed=config.seed)
-    if config.fold == 'all':
+    if config.fold in ('all', 'none'):
         return every
     named = [fold for fold in every if config.fold in (fold.name, fold.name.removeprefix('fold'))]
     if not named:
@@ -165,12 +170,11 @@ class Run:
         self._nets: dict[tuple[str, str], NetState] = {}
         self._stopping = False
         self._made = 0
-        names = [Stages(config, data, fold).names() for fold in chosen]
-        shared = FACE_NET in names[0]
-        self._total = sum(map(len, names)) - (len(chosen) - 1) * shared
+        names = stage_names(config)
+        self._total = len(chosen) * len(names) - (len(chosen) - 1) * (FACE_NET in names)
 
     def results(self) -> dict[str, Any]:
-        """Trains what is not trained yet and writes `results.json`, plots and predictions."""
+        """Trains what is not trained yet and writes `results.json`, tables and plots."""
         with self._signals():
             scores = {fold.name: self._fold(fold) for fold in self._folds}
         names = self._data.expressions.class_names

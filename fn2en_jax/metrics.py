@@ -33,30 +33,6 @@ class Mean(flax.struct.PyTreeNode):
         return self.total / self.count.astype(jnp.float32)
 
 
-class Confusion(flax.struct.PyTreeNode):
-    """A confusion matrix: counts of (truth, prediction)."""
-
-    matrix: Array  # int32 [K,K], rows are the truth
-
-    @classmethod
-    def of(cls, logits: Array, labels: Array, mask: Array) -> Self:
-        """logits (or probabilities): [B,K]; labels: integers [B]; mask: bool [B], False leaves one out."""
-        chex.assert_equal_shape((labels, mask))
-        classes = jnp.arange(logits.shape[1])[None, :]
-        truth = (labels[:, None] == classes) & mask[:, None]
-        predicted = jnp.argmax(logits, axis=1)[:, None] == classes
-        pairs = truth[:, :, None] & predicted[:, None, :]  # [B,K,K]
-        return cls(jnp.sum(pairs, axis=0, dtype=jnp.int32))
-
-    def merge(self, other: Self) -> Self:
-        """The matrix of both sets of examples."""
-        return self.replace(matrix=self.matrix + other.matrix)
-
-    def compute(self) -> Array:
-        """The accuracy, float32 scalar; not-a-number when nothing was counted."""
-        return jnp.trace(self.matrix).astype(jnp.float32) / jnp.sum(self.matrix).astype(jnp.float32)
-
-
 def classification(scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
     """The figures of `summarise` for scores [N,K] (probabilities or logits) and true labels [N] in 0..K-1.
 

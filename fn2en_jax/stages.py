@@ -98,9 +98,8 @@ class Stages:
         self._dtype = jnp.dtype(config.dtype)
 
     def names(self) -> tuple[str, ...]:
-        """The stages that the config's methods need, each once, in order of need."""
-        needed = dict.fromkeys(name for method in self._config.methods for name in METHODS[method])
-        return tuple(name for name in needed if name != FACE_NET or not self._config.face_net.weights)
+        """See `stage_names`."""
+        return stage_names(self._config)
 
     def build(self, name: str) -> Stage:
         """The stage of this name (see `methods.METHODS`)."""
@@ -330,6 +329,12 @@ class Stages:
         floor = 0.1 * np.sqrt(max(float(variance.mean()), 1e-12))
         scale = np.maximum(np.sqrt(np.maximum(variance, 0)), floor)
         return {'mean': mean.astype(np.float32), 'scale': scale.astype(np.float32)}
+
+
+def stage_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """The stages that the config's methods need, each once, in order of need."""
+    needed = dict.fromkeys(name for method in config.methods for name in METHODS[method])
+    return tuple(name for name in needed if name != FACE_NET or not config.face_net.weights)
 
 
 def open_sets(config: ml_collections.ConfigDict) -> Data:

@@ -18,7 +18,6 @@ FREE_KEYS = (
     'checkpoint',
     'report',
     'data.data_dir',
-    'data.in_memory_bytes',
     'steps_per_dispatch',
     'compilation_cache',
 )

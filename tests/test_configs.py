@@ -126,7 +126,7 @@ def test_no_key_is_dead(monkeypatch):
         stages.build(name)
     augmentation(config)
     reading(config)
-    experiment.choose_folds(config, data)
+    experiment.choose_folds(config, experiment.all_folds(config, data))
     monkeypatch.undo()
     assert 'stage1.p' in read
     files = [ROOT / 'fn2en_jax' / name for name in ('experiment.py', 'stages.py', 'data/sources.py')]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from fn2en_jax import metrics, trained
-from fn2en_jax.data import synthetic
+from fn2en_jax.data import synthetic, synthetic_persons
 from fn2en_jax.data.sources import open_csv
 from fn2en_jax.errors import UserError
 
@@ -46,7 +46,7 @@ def workdir(tmp_path_factory) -> Path:
 def table(tmp_path) -> Path:
     """Faces of a person the net has not seen, without the class 'surprise'."""
     rows = ['file,expression']
-    for number, name in enumerate(synthetic.EXPRESSIONS[:-1]):
+    for number, name in enumerate(synthetic_persons.EXPRESSIONS[:-1]):
         picture = synthetic.render(0, 300_000, number, name, size=40)
         Image.fromarray(picture).save(tmp_path / f'{name}.png')
         rows.append(f'{name}.png,{name}')
@@ -71,6 +71,14 @@ def test_figures_are_json_on_the_last_line_and_predictions_agree_with_them(workd
         probabilities = {name: float(row[name]) for name in found['class_names']}
         assert sum(probabilities.values()) == pytest.approx(1, abs=1e-4)
         assert max(probabilities, key=probabilities.__getitem__) == row['prediction']
+
+
+def test_the_table_is_not_overwritten(table):
+    before = table.read_bytes()
+    done = run('-m', 'fn2en_jax.evaluate', '--workdir=w', f'--data={table}', f'--output={table}')
+    assert done.returncode == 2
+    assert 'choose another file' in done.stderr
+    assert table.read_bytes() == before
 
 
 def test_an_unknown_class_and_a_workdir_without_net_are_refused_in_a_line(workdir, table, tmp_path):

@@ -11,6 +11,7 @@ from fn2en_jax import rng, trees
 from fn2en_jax.models import expression_net
 from fn2en_jax.models.expression_net import ExpressionFeatures, ExpressionNet
 from fn2en_jax.models.vgg_face import LAYERS, VGGFace
+from tests.nets import compiled, filled
 
 KEY = rng.stream(0, 'init')
 NARROW = (4, 4, 6, 6, 8)
@@ -25,27 +26,9 @@ def small(**arguments):
     return ExpressionNet(**defaults | arguments)
 
 
-def filled(net, image):
-    """Variables of `net` drawn with NumPy: kernels He normal, the rest around its usual start (quick to make)."""
-    draw = np.random.default_rng(0)
-
-    def leaf(path, abstract):
-        name, shape = path[-1].key, abstract.shape
-        if name == 'kernel':
-            return jnp.float32(draw.normal(size=shape) * np.sqrt(2 / np.prod(shape[:-1])))
-        return jnp.float32(draw.normal(size=shape) * 0.1 + (name in ('scale', 'var')))
-
-    return jax.tree_util.tree_map_with_path(leaf, jax.eval_shape(net.init, KEY, image))
-
-
 @functools.cache
 def variables(batch_norm=False):
     return filled(small(batch_norm=batch_norm), faces())
-
-
-@functools.cache
-def compiled(net, **arguments):
-    return jax.jit(functools.partial(net.apply, **arguments))
 
 
 def shapes(tree):

@@ -42,15 +42,6 @@ def test_mean_gradient_skips_masked_values():
     np.testing.assert_array_equal(gradient, [1.0, 0.0])
 
 
-def test_confusion_by_hand():
-    logits = jnp.array([[3.0, 1, 0], [0, 2, 1], [1, 0, 0], [0, 0, 9], [0, 0, 9]])
-    mask = jnp.array([True, True, True, True, False])
-    confusion = jax.jit(metrics.Confusion.of)(logits, jnp.array([0, 1, 1, 2, 0]), mask)
-    np.testing.assert_array_equal(confusion.matrix, [[1, 0, 0], [1, 1, 0], [0, 0, 1]])
-    assert float(confusion.compute()) == 0.75
-    np.testing.assert_array_equal(confusion.merge(confusion).matrix, [[2, 0, 0], [2, 2, 0], [0, 0, 2]])
-
-
 def test_summary_by_hand():
     found = metrics.summarise(np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]]), NAMES)
     assert found == {

@@ -15,24 +15,24 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from fn2en_jax.data import contact_sheet, synthetic
+from fn2en_jax.data import contact_sheet, synthetic, synthetic_persons
 from fn2en_jax.data.builders import schema, synthetic_faces
 
 PEOPLE = range(100_000, 100_012)
 SMALL = {'persons': 3, 'per_person': 7, 'test_persons': 2, 'test_per_person': 7, 'size': 24}
 
 
-def moved(who: synthetic.Person, **strengths: float) -> synthetic.Geometry:
+def moved(who: synthetic_persons.Person, **strengths: float) -> synthetic_persons.Geometry:
     """Geometry under given action units, as in moved(who, au12=1.0)."""
-    units = np.zeros((len(synthetic.ACTION_UNITS), 2))
+    units = np.zeros((len(synthetic_persons.ACTION_UNITS), 2))
     for name, strength in strengths.items():
-        units[synthetic.AU[int(name.removeprefix('au'))]] = strength
-    return synthetic.geometry(who, units)
+        units[synthetic_persons.AU[int(name.removeprefix('au'))]] = strength
+    return synthetic_persons.geometry(who, units)
 
 
-def expressed(who: synthetic.Person, expression: str, variant: int = 0) -> synthetic.Geometry:
+def expressed(who: synthetic_persons.Person, expression: str, variant: int = 0) -> synthetic_persons.Geometry:
     """Geometry of an expression's prototype at full strength, without chance."""
-    prototype = synthetic.PROTOTYPES[expression][variant]
+    prototype = synthetic_persons.PROTOTYPES[expression][variant]
     return moved(who, **{f'au{unit}': strength for unit, strength in prototype.items()})
 
 
@@ -96,12 +96,12 @@ def test_two_persons_differ_more_than_two_shots_of_one():
     """Same nuisance and expression for everyone, then: another person against another movement of the
     same."""
     expressions = ('happiness', 'anger')
-    shots = {e: [synthetic.shot(0, index, 0, e) for index in PEOPLE] for e in expressions}
+    shots = {e: [synthetic_persons.shot(0, index, 0, e) for index in PEOPLE] for e in expressions}
     plain = shots['happiness'][0].nuisance._replace(glasses_on=False, occluder=(), noise=0.0)
 
     def picture(number: int, expression: str) -> np.ndarray:
         shot = shots[expression][number]._replace(nuisance=plain)
-        return synthetic.draw(synthetic.person(0, PEOPLE[number]), shot, 48).astype(float)
+        return synthetic.draw(synthetic_persons.person(0, PEOPLE[number]), shot, 48).astype(float)
 
     drawn = {e: [picture(number, e) for number in range(len(PEOPLE))] for e in expressions}
     within = [np.abs(one - other).mean() for one, other in zip(*drawn.values(), strict=True)]
@@ -115,18 +115,18 @@ def test_two_persons_differ_more_than_two_shots_of_one():
 
 
 def test_persons_have_their_own_resting_face():
-    people = [synthetic.person(0, index) for index in PEOPLE]
+    people = [synthetic_persons.person(0, index) for index in PEOPLE]
     for name in ('brow_inner', 'mouth_curve', 'lid_upper', 'mouth_width'):
         assert np.std([getattr(who, name) for who in people]) > 0.005
     assert len({who.gain for who in people}) == len(people)
 
 
 def test_intensity_reaches_from_faint_to_full_and_follows_no_class():
-    shots = [synthetic.shot(0, 100, number, 'happiness') for number in range(60)]
+    shots = [synthetic_persons.shot(0, 100, number, 'happiness') for number in range(60)]
     intensities = [shot.intensity for shot in shots]
     assert min(intensities) < 0.55
     assert max(intensities) > 1.0
-    pulled = [shot.movement[synthetic.AU[12]].mean() for shot in shots]
+    pulled = [shot.movement[synthetic_persons.AU[12]].mean() for shot in shots]
     assert np.corrcoef(intensities, pulled)[0, 1] > 0.4
 
 
@@ -157,25 +157,25 @@ def test_intensity_reaches_from_faint_to_full_and_follows_no_class():
 def test_action_units_move_features_their_way_in_everybody(unit, field, direction):
     """Heights grow downwards: -1 is up for brows, nose and corners; lids and openings grow as they open."""
     for index in PEOPLE:
-        who = synthetic.person(0, index)
+        who = synthetic_persons.person(0, index)
         change = np.subtract(getattr(moved(who, **{unit: 1.0}), field), getattr(moved(who), field))
         assert np.all(change * direction > 0.003), (index, change)
 
 
 def test_left_and_right_move_apart():
-    who = synthetic.person(0, 1)
-    units = np.zeros((len(synthetic.ACTION_UNITS), 2))
-    units[synthetic.AU[12], 1] = 1.0
-    left, right = synthetic.geometry(who, units).corner
+    who = synthetic_persons.person(0, 1)
+    units = np.zeros((len(synthetic_persons.ACTION_UNITS), 2))
+    units[synthetic_persons.AU[12], 1] = 1.0
+    left, right = synthetic_persons.geometry(who, units).corner
     assert left == pytest.approx(who.mouth_curve)
     assert right < left - 0.05
 
 
 def test_expressions_look_like_their_names():
     for index in PEOPLE:
-        who = synthetic.person(0, index)
+        who = synthetic_persons.person(0, index)
         rest = moved(who)
-        face = {expression: expressed(who, expression) for expression in synthetic.EXPRESSIONS}
+        face = {expression: expressed(who, expression) for expression in synthetic_persons.EXPRESSIONS}
         assert face['neutral'] == rest
         assert face['happiness'].corner < rest.corner < face['sadness'].corner
         assert face['happiness'].cheek > rest.cheek
@@ -194,8 +194,10 @@ def test_expressions_look_like_their_names():
 
 def test_corners_of_the_mouth_are_drawn_where_the_geometry_says():
     """The smile is in the pixels too: a dark mouth line rises at the corners when geometry lifts them."""
-    who = dataclasses.replace(synthetic.person(0, 3), beard='none', glasses='none', mouth_curve=0.0, freckles=0.0)
-    shot = synthetic.shot(0, 3, 0, 'neutral', who)
+    who = dataclasses.replace(
+        synthetic_persons.person(0, 3), beard='none', glasses='none', mouth_curve=0.0, freckles=0.0
+    )
+    shot = synthetic_persons.shot(0, 3, 0, 'neutral', who)
     still = shot.nuisance._replace(
         roll=0.0,
         yaw=0.0,
@@ -220,7 +222,9 @@ def test_corners_of_the_mouth_are_drawn_where_the_geometry_says():
 
 
 def test_surface_grid_and_projection_are_inverse():
-    seen = synthetic.shot(0, 9, 0).nuisance._replace(yaw=0.3, pitch=-0.15, roll=0.2, scale=0.95, shift=(0.05, -0.03))
+    seen = synthetic_persons.shot(0, 9, 0).nuisance._replace(
+        yaw=0.3, pitch=-0.15, roll=0.2, scale=0.95, shift=(0.05, -0.03)
+    )
     canvas = synthetic._Canvas(seen, 100)
     for x, y in ((0.0, 0.0), (0.35, -0.1), (-0.3, 0.5)):
         row, column = canvas.project(x, y)
@@ -246,7 +250,7 @@ def test_classes_are_balanced_in_both_parts():
     tasks = synthetic_faces.builder_config('expressions').tasks()
     for split in ('train', 'test'):
         counts = collections.Counter(task.expression for task in tasks if task.split == split)
-        assert set(counts) == set(synthetic.EXPRESSIONS)
+        assert set(counts) == set(synthetic_persons.EXPRESSIONS)
         assert len(set(counts.values())) == 1
     uneven = synthetic_faces.builder_config('expressions', persons=5, per_person=5).tasks()
     counts = collections.Counter(task.expression for task in uneven if task.split == 'train')

@@ -9,6 +9,7 @@ import pytest
 from fn2en_jax import rng, trees
 from fn2en_jax.models import vgg_face
 from fn2en_jax.models.vgg_face import VGGFace
+from tests.nets import compiled, filled
 
 KEY = rng.stream(0, 'init')
 PUBLISHED = {  # kernels; convolutions are [h,w,in,out]
@@ -39,27 +40,9 @@ def small(**arguments):
     return VGGFace(**{'num_classes': 5, 'width': 1 / 32, 'fc_features': 256} | arguments)
 
 
-def filled(net, image):
-    """Variables of `net` drawn with NumPy: kernels He normal, the rest around its usual start (quick to make)."""
-    draw = np.random.default_rng(0)
-
-    def leaf(path, abstract):
-        name, shape = path[-1].key, abstract.shape
-        if name == 'kernel':
-            return jnp.float32(draw.normal(size=shape) * np.sqrt(2 / np.prod(shape[:-1])))
-        return jnp.float32(draw.normal(size=shape) * 0.1 + (name in ('scale', 'var')))
-
-    return jax.tree_util.tree_map_with_path(leaf, jax.eval_shape(net.init, KEY, image))
-
-
 @functools.cache
 def variables(batch_norm=False):
     return filled(small(batch_norm=batch_norm), faces())
-
-
-@functools.cache
-def compiled(net, **arguments):
-    return jax.jit(functools.partial(net.apply, **arguments))
 
 
 def test_it_is_the_published_net():

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from fn2en_jax.data import synthetic
+from fn2en_jax.data import synthetic, synthetic_persons
 from fn2en_jax.data.builders import schema
 
 KINDS = ('identities', 'expressions')
@@ -93,7 +93,7 @@ class SyntheticFacesConfig(tfds.core.BuilderConfig):
 
     def _part(self, part: str, split: str, persons: int, per_person: int) -> list[Task]:
         """One part: expressions take turns, or are left to chance where persons are the classes."""
-        turns = (None,) if self.kind == 'identities' else synthetic.EXPRESSIONS
+        turns = (None,) if self.kind == 'identities' else synthetic_persons.EXPRESSIONS
         tasks = []
         for number in range(persons * per_person):
             who, shot = divmod(number, per_person)
