@@ -29,7 +29,7 @@ def stage(**overrides) -> ml_collections.ConfigDict:
     config.weight_decay = 5e-4  # in the gradient with 'sgd', decoupled with 'adamw'
     config.decay_mask = 'all'  # 'all' parameters decay, or 'kernels' only
     config.clip_norm = 0.0  # largest global gradient norm; 0: no clipping
-    config.new_layers_multiplier = 1.0  # rate of layers that start at random, relative to the rest
+    config.new_layers_multiplier = 1.0  # rate of the random layers on top of trained ones, relative to the rest
     config.update(overrides)
     return config
 

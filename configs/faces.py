@@ -25,10 +25,10 @@ def get_config(argument: str = 'all') -> ml_collections.ConfigDict:
     config.face_net.label_smoothing = 0.1
     config.expression_net.update(features=(16, 32, 64, 128, 128), batch_norm=True, input_scale=1 / 64)
     adamw = base.small_set()
-    config.face_net.train.update(adamw, epochs=36.0)
-    config.finetune.update(adamw, epochs=30.0)
+    config.face_net.train.update(adamw, epochs=50.0)
+    config.finetune.update(adamw, epochs=45.0)
     config.stage1.update(adamw, epochs=16.0, reduction='mean', standardise=True, unlabelled=True)
-    config.stage2.update(adamw, epochs=60.0)
+    config.stage2.update(adamw, epochs=120.0)
     config.scratch.update(adamw, epochs=120.0)
     config.report.evals_per_stage = 4
     return config

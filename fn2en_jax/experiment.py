@@ -28,6 +28,7 @@ from fn2en_jax.methods import METHODS
 from fn2en_jax.methods.base import NetState
 from fn2en_jax.plan import describe, parameter_table
 from fn2en_jax.stages import FACE_NET, Stage, Stages, augmentation, open_sets, stage_names
+from fn2en_jax.weights import files
 
 
 def run(config: ml_collections.ConfigDict, folder: str, mode: str = 'train') -> dict[str, Any]:
@@ -56,7 +57,7 @@ def run(config: ml_collections.ConfigDict, folder: str, mode: str = 'train') -> 
     print(describe(stages, chosen, data.expressions, first.image_shape), flush=True)
     path = Path(folder)
     with workdir.only_run(path), workdir.disk_errors(path):
-        workdir.claim(path, {**plain(config), 'data_fingerprint': data.fingerprint})
+        workdir.claim(path, {**plain(config), 'data_fingerprint': _fingerprint(config, data)})
         workdir.write_json(path / 'folds.json', folds.to_json(every, data.expressions))
         tables = (f'{stage.name}\n{parameter_table(stage)}\n' for stage in stages)
         workdir.write_text(path / 'parameters.txt', '\n'.join(tables))
@@ -153,6 +154,12 @@ def choose_folds(config: ml_collections.ConfigDict, every: tuple[folds.Fold, ...
     return tuple(named)
 
 
+def _fingerprint(config: ml_collections.ConfigDict, data: Data) -> dict[str, str]:
+    """Of everything a run reads, '' for what it does not: a workdir must not go on with other pictures or weights."""
+    weights = config.face_net.weights if 'finetune' in stage_names(config) else ''
+    return {**data.fingerprint, 'face_net_weights': files.digest(weights) if weights else ''}
+
+
 def _keep_compiled_steps(folder: str) -> None:
     """Compiling takes longer than training a small net: folds, resumed and later runs share what was compiled."""
     if folder != 'none':
@@ -177,15 +184,12 @@ class Run:
         """Trains what is not trained yet and writes `results.json`, tables and plots."""
         with self._signals():
             scores = {fold.name: self._fold(fold) for fold in self._folds}
-        names = self._data.expressions.class_names
-        judged = [name for name in results.TITLES if any(name in fold for fold in scores.values())]
-        methods = {
-            name: results.summarise({fold: score[name] for fold, score in scores.items()}, names) for name in judged
-        }
+        path, names = self._folder / 'results.json', self._data.expressions.class_names
+        earlier = workdir.read_json(path) if path.exists() else {}
         found = {
             'class_names': list(names),
-            'methods': methods,
-            'seconds': self._seconds,
+            'methods': results.join(scores, earlier.get('methods', {}), names),
+            'seconds': {**earlier.get('seconds', {}), **self._seconds},
             'seed': self._config.seed,
             'versions': _versions(),
         }

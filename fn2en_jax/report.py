@@ -25,7 +25,8 @@ class Metrics:
         self._writers: dict[str, tensorboardX.SummaryWriter] = {}
 
     def rewind(self, fold: str, stage: str, step: int) -> None:
-        """Forgets the rows of a stage after `step`, which a resumed run is about to write again."""
+        """Forgets the rows and events of a stage after `step`, which a resumed run is about to write again."""
+        self._events(fold, stage, purge_step=step + 1)
         kept = [row for row in self.rows() if (row['fold'], row['stage']) != (fold, stage) or row['step'] <= step]
         workdir.write_text(self._path, ''.join(json.dumps(row) + '\n' for row in kept))
 
@@ -34,12 +35,10 @@ class Metrics:
         row = {'fold': fold, 'stage': stage, 'step': step, 'epoch': round(epoch, 4), **values}
         with self._path.open('a', encoding='utf-8') as file:
             file.write(json.dumps(row) + '\n')
-        run = f'{fold}/{stage}' if fold else stage
-        if run not in self._writers:
-            self._writers[run] = tensorboardX.SummaryWriter(str(self._folder / 'tensorboard' / run))
+        events = self._events(fold, stage)
         for name, value in values.items():
-            self._writers[run].add_scalar(name, value, step)
-        self._writers[run].flush()
+            events.add_scalar(name, value, step)
+        events.flush()
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows so far; the half of a line that a kill may have left at the end is ignored."""
@@ -51,6 +50,14 @@ class Metrics:
     def close(self) -> None:
         for writer in self._writers.values():
             writer.close()
+
+    def _events(self, fold: str, stage: str, purge_step: int | None = None) -> tensorboardX.SummaryWriter:
+        """The stage's TensorBoard events; those from `purge_step` on in older files are no longer shown."""
+        run = f'{fold}/{stage}' if fold else stage
+        if run not in self._writers:
+            folder = str(self._folder / 'tensorboard' / run)
+            self._writers[run] = tensorboardX.SummaryWriter(folder, purge_step=purge_step)
+        return self._writers[run]
 
 
 class Progress:

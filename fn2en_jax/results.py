@@ -33,6 +33,29 @@ def summarise(folds: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]
     }
 
 
+def join(
+    scores: Mapping[str, Mapping[str, Any]], earlier: Mapping[str, Any], class_names: Sequence[str]
+) -> dict[str, Any]:
+    """The methods of `results.json`: what was judged now, and what earlier runs in the workdir judged besides.
+
+    Args:
+        scores: per fold, per method what `metrics.classification` returns.
+        earlier: the methods of the `results.json` that is there, {} where there is none.
+        class_names: K names.
+
+    Returns:
+        What `summarise` returns, per method.
+    """
+    methods = {}
+    for name in TITLES:
+        now = {fold: score[name] for fold, score in scores.items() if name in score}
+        folds = {**earlier.get(name, {}).get('folds', {}), **now}
+        if folds:
+            in_order = sorted(folds, key=lambda fold: (len(fold), fold))  # fold2 before fold10
+            methods[name] = summarise({fold: folds[fold] for fold in in_order}, class_names)
+    return methods
+
+
 def table(methods: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]) -> str:
     """The closing table: a line per method, then the accuracy of each class."""
     order = [name for name in TITLES if name in methods]

@@ -4,6 +4,7 @@ import io
 import json
 
 import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from fn2en_jax import report
 
@@ -49,6 +50,27 @@ def test_going_on_from_a_step_forgets_only_the_later_rows_of_that_stage(metrics)
         steps[row['fold'], row['stage']].append(row['step'])
     assert steps.pop(('fold0', 'stage2')) == [5, 10]
     assert set(map(tuple, steps.values())) == {(5, 10, 15)}
+
+
+def test_going_on_from_a_step_hides_the_later_events_from_tensorboard(tmp_path):
+    """A session that starts at step 11 makes TensorBoard drop what older files hold from there on."""
+    metrics = report.Metrics(tmp_path)
+    metrics.rewind('fold0', 'stage2', 10)
+    metrics.write('fold0', 'stage2', 15, 3.75, {'loss': 0.0})
+    metrics.close()
+    (path,) = (tmp_path / 'tensorboard' / 'fold0' / 'stage2').iterdir()
+    starts = [event.step for event in events(path) if event.session_log.status == SessionLog.START]
+    assert starts == [11]
+
+
+def events(path) -> list[Event]:
+    """Of a TFRecord file: length (8 bytes), checksum (4), an event, checksum (4), and again."""
+    data, found = path.read_bytes(), []
+    while data:
+        length = int.from_bytes(data[:8], 'little')
+        found.append(Event.FromString(data[12 : 12 + length]))
+        data = data[16 + length :]
+    return found
 
 
 def test_half_a_line_left_by_a_kill_is_ignored_and_written_over(metrics, tmp_path):

@@ -64,3 +64,14 @@ def test_the_table_of_one_fold_has_no_spread_and_a_dash_for_a_class_without_imag
     assert table[1].split()[:4] == ['VGG', 'fine-tune', '75.0', '%']
     assert '±' not in table[1]
     assert table[-1].split() == ['VGG', 'fine-tune', '75.0', '-']
+
+
+def test_earlier_runs_of_a_workdir_are_kept_unless_judged_anew():
+    old, new = fold([[2, 0], [1, 2]]), fold([[0, 2], [2, 1]])
+    earlier = results.join({'fold0': {'fn2en': old, 'scratch': old}, 'fold10': {'fn2en': old}}, {}, NAMES)
+    joined = results.join({'fold2': {'fn2en': new}, 'fold0': {'fn2en': new}}, earlier, NAMES)
+    assert list(joined) == ['scratch', 'fn2en']
+    assert joined['scratch'] == earlier['scratch']
+    assert list(joined['fn2en']['folds']) == ['fold0', 'fold2', 'fold10']
+    assert [f['accuracy'] for f in joined['fn2en']['folds'].values()] == pytest.approx([0.2, 0.2, 0.8])
+    assert joined['fn2en']['num_examples'] == 15

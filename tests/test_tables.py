@@ -352,6 +352,19 @@ def test_verify_of_a_file_that_vanished(write, faces):
     assert "line 4: 'c.png': cannot be read (No such file or directory)" in refusal(tables.verify, table)
 
 
+def test_verify_refuses_copies_that_contradict_each_other(write, faces):
+    (faces / 'd.png').write_bytes((faces / 'a.png').read_bytes())
+    message = refusal(tables.verify, tables.read_expressions(write(GOOD)))
+    assert message.endswith("line 5: 'd.png': the very image of 'a.png', but with another label, subject, fold")
+
+
+def test_verify_warns_of_copies(write, faces, caplog):
+    (faces / 'e.png').write_bytes((faces / 'a.png').read_bytes())
+    with caplog.at_level('WARNING', logger='absl'):
+        tables.verify(tables.read_expressions(write(GOOD + 'e.png,anger,ann,0\n')))
+    assert "copies of other images, byte for byte: 1 ('e.png' of 'a.png')." in caplog.text
+
+
 # ------------------------------------------------------------------- a folder per class
 
 

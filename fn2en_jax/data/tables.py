@@ -8,12 +8,15 @@ import collections
 import concurrent.futures
 import csv
 import dataclasses
+import hashlib
 import io
 import os
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
+
+from absl import logging
 
 from fn2en_jax.data import images
 from fn2en_jax.errors import UserError
@@ -107,17 +110,35 @@ def read_folder(folder: str | Path, *, class_names: Sequence[str] | None = None,
 
 
 def verify(table: Table) -> None:
-    """Decodes every image of the table once, on all cores.
+    """Decodes every image of the table once, on all cores, and warns of images that are there twice.
 
     Raises:
-      UserError: lists the files that are empty, damaged, of no accepted format, or of absurd dimensions.
+      UserError: lists the files that are empty, damaged, of no accepted format, or of absurd dimensions, and the
+        copies of one image about which the table says different things.
     """
     problems = Problems(table.source)
+    first: dict[str, int] = {}
+    copies: list[str] = []
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        for row, fault in enumerate(pool.map(_fault, table.paths)):
+        for row, (fault, digest) in enumerate(pool.map(_examine, table.paths)):
+            line, name = table.lines[row] if table.lines else None, quoted(table.files[row])
+            other = row if fault else first.setdefault(digest, row)
             if fault:
-                problems.add(table.lines[row] if table.lines else None, f'{quoted(table.files[row])}: {fault}')
+                problems.add(line, f'{name}: {fault}')
+            elif said := _differences(table, row, other):
+                problems.add(line, f'{name}: the very image of {quoted(table.files[other])}, but with another {said}')
+            elif other != row:
+                copies.append(f'{name} of {quoted(table.files[other])}')
     problems.raise_if_any()
+    if copies:
+        logging.warning(
+            '%s: copies of other images, byte for byte: %d (%s%s). Images count as often as they are there, and '
+            'where no subjects are given, a copy may be tested that was trained on.',
+            table.source,
+            len(copies),
+            ', '.join(copies[:3]),
+            ' ...' if len(copies) > 3 else '',
+        )
 
 
 class Problems:
@@ -406,12 +427,19 @@ def _check_tests(folds: Sequence[int] | None, splits: Sequence[str] | None, prob
                 problems.add(None, f'fold {number} has no test image, but fold {max(folds)} exists')
 
 
-def _fault(path: Path) -> str:
-    """What keeps this image from being used, or nothing."""
+def _examine(path: Path) -> tuple[str, str]:
+    """What keeps this image from being used, or nothing; and what tells its bytes from others."""
     try:
-        images.decode(path.read_bytes(), channels=3)
+        data = path.read_bytes()
+        images.decode(data, channels=3)
     except UserError as error:
-        return str(error)
+        return str(error), ''
     except OSError as error:
-        return f'cannot be read ({error.strerror})'
-    return ''
+        return f'cannot be read ({error.strerror})', ''
+    return '', hashlib.sha256(data).hexdigest()
+
+
+def _differences(table: Table, row: int, other: int) -> str:
+    """The columns in which two rows differ."""
+    columns = {'label': table.labels, 'subject': table.subjects, 'fold': table.folds, 'split': table.splits}
+    return ', '.join(name for name, column in columns.items() if column and column[row] != column[other])
