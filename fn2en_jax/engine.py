@@ -157,6 +157,8 @@ class _Loop:
         return parallel.unreplicate(carry)[1]
 
     def _advance(self, carry: PyTree, step: int, count: int) -> tuple[PyTree, dict[str, Any]]:
+        if count > self._feed.reader.steps:
+            raise ValueError(f'a dispatch of {count} steps, but the feed is made for {self._feed.reader.steps}')
         arrays = self._resident or parallel.place(self._feed.reader, self._feed.arrays(step, count))
         if count not in self._counts:
             self._counts[count] = parallel.broadcast(np.int32(count))

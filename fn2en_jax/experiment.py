@@ -341,10 +341,9 @@ class Run:
         return step == stage.last_step or bool(every and step % every == 0)
 
     def _feed(self, stage: Stage, key: Any) -> engine.Feed:
-        size, augment = stage.batch_size, augmentation(self._config)
+        size, augment, pace = stage.batch_size, augmentation(self._config), self._pace(stage)
         if stage.train.in_memory:
-            return batches.Resident(stage.train, batch_size=size, augmentation=augment)
-        pace = self._pace(stage)
+            return batches.Resident(stage.train, batch_size=size, augmentation=augment, steps=pace.per_dispatch)
         steps = min(pace.per_dispatch, pace.log_every)
         return batches.Streamed(stage.train, batch_size=size, augmentation=augment, key=key, steps=steps)
 

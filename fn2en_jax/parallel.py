@@ -99,6 +99,7 @@ def train_dispatch(method: Method, reader: Reader) -> Callable[..., tuple[PyTree
 
     def dispatch(carry: PyTree, frozen: PyTree, arrays: PyTree, key: Key, count: Array) -> tuple[PyTree, PyTree]:
         positions = jax.lax.axis_index(AXIS) * share + jnp.arange(share)
+        arrays = reader.prepare(arrays, key, carry[0])
 
         def one_step(carry: PyTree) -> tuple[PyTree, dict[str, Mean]]:
             step, state = carry

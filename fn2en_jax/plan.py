@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fn2en_jax import parallel, trees
-from fn2en_jax.data.batches import PAD
+from fn2en_jax.data.batches import padded_length
 from fn2en_jax.data.examples import Examples
 from fn2en_jax.data.folds import Fold
 from fn2en_jax.methods.fn2en import FeatureRegression
@@ -45,7 +45,7 @@ def estimate(stage: Stage, image_shape: tuple[int, int, int]) -> Cost:
         shapes = jax.eval_shape(stage.method.teacher.init, jax.random.PRNGKey(0), image)
         flops, teacher = flops + more, 4 * trees.num_params(shapes)
     share = parallel.per_device(stage.batch_size)
-    stored = np.prod(stage.train.images.shape[1:]) * -(-len(stage.train) // PAD) * PAD
+    stored = np.prod(stage.train.images.shape[1:]) * padded_length(len(stage.train))
     optimiser = 4 * trees.num_params(state.opt_state)
     memory = 8 * params + optimiser + teacher + 2 * activations * share + (stored if stage.train.in_memory else 0)
     return Cost(params, flops * stage.batch_size * stage.last_step, float(memory))

@@ -9,7 +9,7 @@ import pytest
 
 from fn2en_jax import rng
 from fn2en_jax.data.augmentation import Augmentation
-from fn2en_jax.data.batches import PAD, Resident, Streamed, eval_batches, example_ids
+from fn2en_jax.data.batches import Resident, Streamed, epoch_orders, eval_batches, example_ids, padded_length
 from tests import faces
 
 KEY = rng.stream(3, 'stage')
@@ -18,13 +18,16 @@ AUGMENTATION = Augmentation(crop=8)
 
 def ids_of_steps(key, steps: np.ndarray, batch_size: int, count: int) -> np.ndarray:
     """The examples of each step's batch [T,B]."""
-    return np.asarray(_ids(key, jnp.asarray(steps, jnp.int32), batch_size, -(-count // PAD) * PAD, jnp.int32(count)))
+    return np.asarray(_ids(key, jnp.asarray(steps, jnp.int32), batch_size, padded_length(count), jnp.int32(count)))
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _ids(key, steps, batch_size: int, padded: int, count):
-    positions = jnp.arange(batch_size)
-    return jax.vmap(lambda s: example_ids(key, s, positions, batch_size=batch_size, padded=padded, count=count))(steps)
+    def one(step):
+        epochs = epoch_orders(key, step, steps=1, batch_size=batch_size, padded=padded, count=count)
+        return example_ids(epochs, step, jnp.arange(batch_size), batch_size=batch_size, count=count)
+
+    return jax.vmap(one)(steps)
 
 
 @pytest.mark.parametrize(('batch_size', 'count'), [(8, 24), (8, 30), (7, 257), (64, 5), (1, 1), (5, 256)])
@@ -46,18 +49,41 @@ def test_a_batch_depends_on_key_and_step_alone():
     assert not np.array_equal(ids_of_steps(rng.stream(4, 'stage'), steps, 8, 30), straight)
 
 
+@pytest.mark.parametrize('count', [5, 210, 1025])
+def test_a_dispatch_sorts_once_for_all_its_steps(count):
+    """A long dispatch from the middle of the run gives what its steps give by themselves."""
+    first, steps, batch_size = 7, 40, 16
+    epochs = epoch_orders(
+        KEY, first, steps=steps, batch_size=batch_size, padded=padded_length(count), count=jnp.int32(count)
+    )
+    each = [
+        example_ids(epochs, step, jnp.arange(batch_size), batch_size=batch_size, count=count)
+        for step in range(first, first + steps)
+    ]
+    np.testing.assert_array_equal(np.stack(each), ids_of_steps(KEY, first + np.arange(steps), batch_size, count))
+
+
+def test_padding_leaves_the_orders_as_they_are():
+    """Folds that differ by a few examples share a compiled step, and no figure depends on how they are padded."""
+    settings = {'steps': 3, 'batch_size': 8, 'count': jnp.int32(30)}
+    _, short = epoch_orders(KEY, 0, padded=32, **settings)
+    _, long = epoch_orders(KEY, 0, padded=64, **settings)
+    rows = min(len(short), len(long))
+    np.testing.assert_array_equal(short[:rows, :30], long[:rows, :30])
+
+
 def test_positions_decide_not_how_they_are_split():
     """Four devices with two examples each see what one device with eight sees."""
-    pick = jax.jit(
-        lambda positions: example_ids(KEY, jnp.int32(3), positions, batch_size=8, padded=PAD, count=jnp.int32(30))
-    )
+    step, count = jnp.int32(3), jnp.int32(30)
+    epochs = epoch_orders(KEY, step, steps=1, batch_size=8, padded=32, count=count)
+    pick = jax.jit(lambda positions: example_ids(epochs, step, positions, batch_size=8, count=count))
     whole = pick(jnp.arange(8))
     np.testing.assert_array_equal(jnp.concatenate([pick(2 * d + jnp.arange(2)) for d in range(4)]), whole)
 
 
 @pytest.fixture(scope='module', params=[28, 300])
 def feeds(request):
-    resident = Resident(faces.make(request.param, size=10), batch_size=8, augmentation=AUGMENTATION)
+    resident = Resident(faces.make(request.param, size=10), batch_size=8, augmentation=AUGMENTATION, steps=3)
     on_demand = faces.make(request.param, size=10, on_demand=True)
     streamed = Streamed(on_demand, batch_size=8, augmentation=AUGMENTATION, key=KEY, steps=3)
     return resident, streamed, on_demand
@@ -65,7 +91,7 @@ def feeds(request):
 
 @functools.partial(jax.jit, static_argnums=0)
 def select(reader, arrays, step, positions):
-    return reader.select(arrays, KEY, step, positions)
+    return reader.select(reader.prepare(arrays, KEY, step), KEY, step, positions)
 
 
 def test_resident_and_streamed_feeds_give_identical_batches(feeds):
@@ -90,7 +116,7 @@ def test_resident_and_streamed_feeds_give_identical_batches(feeds):
 def test_labels_stay_with_their_images(feeds):
     resident, _, examples = feeds
     plain = Augmentation(crop=10, flip=False)
-    crop_all = Resident(faces.make(len(examples), size=10), batch_size=8, augmentation=plain)
+    crop_all = Resident(faces.make(len(examples), size=10), batch_size=8, augmentation=plain, steps=3)
     batch = select(crop_all.reader, crop_all.arrays(0), 5, jnp.arange(8))
     ids = ids_of_steps(rng.named(KEY, 'order'), np.array([5]), 8, len(examples))[0]
     np.testing.assert_array_equal(batch['image'], examples.gather(ids))
@@ -111,13 +137,14 @@ def test_the_stream_reads_the_next_dispatch_ahead():
 
 def test_equal_settings_share_a_reader():
     def reader(count: int, **changes):
-        settings = {'batch_size': 8, 'augmentation': AUGMENTATION} | changes
+        settings = {'batch_size': 8, 'augmentation': AUGMENTATION, 'steps': 3} | changes
         return Resident(faces.make(count, size=10), **settings).reader
 
     assert reader(20) == reader(28)  # folds of nearly equal size
     assert hash(reader(20)) == hash(reader(28))
     assert reader(20) != reader(20, batch_size=4)
     assert reader(20) != reader(257)
+    assert reader(1020) != reader(1030) == reader(1280)
 
 
 @pytest.mark.parametrize('on_demand', [False, True])

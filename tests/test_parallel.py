@@ -18,7 +18,7 @@ from tests import faces, toy
 
 KEY = np.asarray(rng.stream(1, 'stage'))
 EXAMPLES = faces.make(30, size=36)
-FEED = Resident(EXAMPLES, batch_size=8, augmentation=Augmentation(crop=32, brightness=0.1))
+FEED = Resident(EXAMPLES, batch_size=8, augmentation=Augmentation(crop=32, brightness=0.1), steps=10)
 IMAGE = jnp.zeros((1, 32, 32, 3))
 SGD = optim.Optimiser('sgd', 1e-2, 10, 4, schedule='constant')
 
@@ -80,6 +80,8 @@ def on_one(method, state, frozen, steps: int):
 
     @jax.jit
     def run(state, frozen, arrays):
+        arrays = FEED.reader.prepare(arrays, KEY, 0)
+
         def body(step, both):
             state, total = both
             batch = FEED.reader.select(arrays, KEY, step, jnp.arange(8))
@@ -168,7 +170,7 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused(batch_size, suggestio
     message = rf'batch size {batch_size} does not divide over 4 devices; .* multiple of 4, such as {suggestion}$'
     with pytest.raises(UserError, match=message):
         parallel.per_device(batch_size)
-    reader = Resident(EXAMPLES, batch_size=batch_size, augmentation=Augmentation(crop=32)).reader
+    reader = Resident(EXAMPLES, batch_size=batch_size, augmentation=Augmentation(crop=32), steps=3).reader
     with pytest.raises(UserError, match='does not divide'):
         parallel.train_dispatch(toy.Toy(), reader)
 

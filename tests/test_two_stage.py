@@ -44,7 +44,12 @@ def train_stage1(stages: Stages, folder, teacher: NetState):
         stage.method,
         lambda: stage.initial(0, {}.__getitem__),
         frozen,
-        Resident(stage.train, batch_size=stage.batch_size, augmentation=augmentation(tiny_config.get_config())),
+        Resident(
+            stage.train,
+            batch_size=stage.batch_size,
+            augmentation=augmentation(tiny_config.get_config()),
+            steps=STEPS,
+        ),
         found=None,
         key=stage.key(0),
         pace=engine.Pace(STEPS, STEPS, STEPS),

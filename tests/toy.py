@@ -55,7 +55,7 @@ class Toy:
 
 
 AUGMENTATION = Augmentation(crop=6, brightness=0.1)
-FEED = Resident(EXAMPLES, batch_size=8, augmentation=AUGMENTATION)
+FEED = Resident(EXAMPLES, batch_size=8, augmentation=AUGMENTATION, steps=20)
 
 
 @dataclasses.dataclass
