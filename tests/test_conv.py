@@ -82,14 +82,13 @@ def test_even_kernels_take_the_plain_way():
     chex.assert_trees_all_close(ours, plain, rtol=1e-5)
 
 
-def test_images_of_a_batch_are_grouped_without_changing_the_gradient():
-    small = _random((12, 4, 4, 8))
-    assert conv_cpu._groups(small) == 3  # 12 = 3 * 4
-    assert conv_cpu._groups(_random((12, 64, 64, 8))) == 12
-    assert conv_cpu._groups(_random((64, 4, 4, 8))) == 1
-    gradient = _random((12, 4, 4, 5), 1)
-    _, _, expected = _reference(small, _random((3, 3, 8, 5)), gradient)
-    _assert_close(conv_cpu.kernel_gradient(small, gradient, (3, 3)), expected, 1e-5)
+@pytest.mark.parametrize('numbers', [1, 1000, 2**20])
+def test_images_of_a_batch_are_grouped_without_changing_the_gradient(numbers, monkeypatch):
+    monkeypatch.setattr(conv_cpu, '_NUMBERS', numbers)
+    image, gradient = _random((12, 4, 4, 8)), _random((12, 4, 4, 5), 1)
+    assert conv_cpu._together(image, gradient) == {1: 1, 1000: 4, 2**20: 4}[numbers]  # 12 = 3 * 4
+    _, _, expected = _reference(image, _random((3, 3, 8, 5)), gradient)
+    _assert_close(conv_cpu.kernel_gradient(image, gradient, (3, 3)), expected, 1e-5)
 
 
 POOLED = [(2, 8, 8, 4), (3, 7, 9, 2), (1, 2, 3, 1), (2, 5, 4, 3), (1, 1, 1, 4)]
@@ -188,3 +187,4 @@ def test_inside_a_loop_every_convolution_is_in_the_form_xla_computes_fast(channe
     convolutions = [line for line in text.splitlines() if ' convolution(' in line]
     assert len(convolutions) >= 3  # two forward, one input gradient
     assert all('dim_labels=b01f_01io->b01f' in line and 'rhs_reversal' not in line for line in convolutions)
+    assert sum('f32[2,16,17,' in line for line in convolutions) >= 3  # with the column that keeps YNNPACK away

@@ -1,7 +1,7 @@
 """Convolution and max pooling as the face net and the expression net use them.
 
-Everywhere the values are those of plain `jax.lax`. On the CPU alone, some gradients take another way to the same
-values (`conv_cpu`); the choice is made when a program is lowered for its platform, so programs for GPU and TPU
+Everywhere the values are those of plain `jax.lax`. On the CPU alone, convolutions and gradients take another way to the
+same values (`conv_cpu`); the choice is made when a program is lowered for its platform, so programs for GPU and TPU
 hold no trace of it. The price is that reverse-mode differentiation only, and only once, goes through both.
 """
 
@@ -25,11 +25,13 @@ def _convolve(image: Array, kernel: Array) -> Array:
 @jax.custom_vjp
 def convolve(image: Array, kernel: Array) -> Array:
     """Cross-correlates `image` [B,H,W,C] with `kernel` [h,w,C,F]: stride 1, zero padding, same size [B,H,W,F]."""
-    return _convolve(image, kernel)
+    if any(side % 2 == 0 for side in kernel.shape[:2]):
+        return _convolve(image, kernel)
+    return jax.lax.platform_dependent(image, kernel, cpu=conv_cpu.convolve, default=_convolve)
 
 
 def _convolve_forward(image: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _convolve(image, kernel), (image, kernel)
+    return convolve(image, kernel), (image, kernel)
 
 
 def _convolve_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:

@@ -1,6 +1,10 @@
-"""Gradients that XLA's CPU backend computes slowly, in a form that it computes fast. No other backend sees them.
+"""Convolutions and gradients that XLA's CPU backend computes slowly, in a form that it computes fast.
 
-Its fast convolution takes NHWC images and HWIO kernels only. A pass (`conv_canonicalization`) brings others into that
+No other backend sees them. XLA has two fast convolutions, YNNPACK's and Eigen's. The first, its choice, shares the work
+out between threads along the width and the features only, so that 64 features at 64x64 pixels keep one thread busy, and
+pads in memory that it takes anew every time. Eigen's does neither, and was the faster at every layer that was measured.
+
+Both take NHWC images and HWIO kernels only. A pass (`conv_canonicalization`) brings others into that
 form, in the entry computation and nowhere else: inside a loop, where training steps run, the gradients of a
 convolution stay so and miss it: one fine-tuning step (64x64, quarter width, batch 16) took 488 ms of CPU time in
 a loop and 84 outside. So the transposes are written out here, behind barriers that keep XLA from folding them back.
@@ -19,11 +23,24 @@ import jax.numpy as jnp
 
 from fn2en_jax.types import Array
 
-# Pixels in one matrix product, roughly; not tuned. Small maps gained from grouping images, large ones did not.
-_PIXELS = 1024
+# Numbers in the image and its gradient that go into one matrix product, roughly.
+_NUMBERS = 2**20
 # With three input channels the products were the slower way; where exactly they begin to win is not measured.
 _FEWEST_CHANNELS = 8
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
+
+
+def convolve(image: Array, kernel: Array) -> Array:
+    """Same-size, stride-1 convolution of image [B,H,W,C] with kernel [h,w,C,F], both sides odd: [B,H,W,F].
+
+    In float32 one column too many is computed and cut off: where the output is larger than the image, XLA takes Eigen's
+    convolution. The barrier keeps it from noticing.
+    """
+    rows, columns = (side // 2 for side in kernel.shape[:2])
+    extra = int(image.dtype == jnp.float32)
+    padding = ((rows, rows), (columns, columns + extra))
+    output = jax.lax.conv_general_dilated(image, kernel, (1, 1), padding, dimension_numbers=_LAYOUT)
+    return jax.lax.optimization_barrier(output)[:, :, : image.shape[2]]
 
 
 def image_gradient(gradient: Array, kernel: Array) -> Array:
@@ -32,7 +49,7 @@ def image_gradient(gradient: Array, kernel: Array) -> Array:
     gradient: [B,H,W,F] of the loss by the output; kernel: [h,w,C,F], both sides odd.
     """
     turned = jax.lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-    return jax.lax.conv_general_dilated(gradient, turned, (1, 1), 'SAME', dimension_numbers=_LAYOUT)
+    return convolve(gradient, turned)
 
 
 def kernel_gradient(image: Array, gradient: Array, kernel_size: tuple[int, ...]) -> Array:
@@ -57,19 +74,19 @@ def _by_products(image: Array, gradient: Array, kernel_size: tuple[int, ...]) ->
     """Sums in float32 whatever the dtype."""
     channels, features = image.shape[-1], gradient.shape[-1]
     height, width = kernel_size
+    together = _together(image, gradient)
 
-    def product(total: Array, both: tuple[Array, ...]) -> tuple[Array, None]:
+    def product(index: Array, total: Array) -> Array:
         # Tap (i, j) pairs the image moved j - w//2 to the left with the gradient moved i - h//2 down.
-        columns = _shifted(both[0], axis=2, count=width).reshape(-1, width * channels)
-        rows = _shifted(both[1], axis=1, count=height, backwards=True).reshape(-1, height * features)
+        part, slope = (jax.lax.dynamic_slice_in_dim(x, index * together, together) for x in (image, gradient))
+        columns = _shifted(part, axis=2, count=width).reshape(-1, width * channels)
+        rows = _shifted(slope, axis=1, count=height, backwards=True).reshape(-1, height * features)
         contract = (((0,), (0,)), ((), ()))
-        return total + jax.lax.dot_general(rows, columns, contract, preferred_element_type=jnp.float32), None
+        return total + jax.lax.dot_general(columns, rows, contract, preferred_element_type=jnp.float32)
 
-    groups = _groups(image)
-    start = jnp.zeros((height * features, width * channels), jnp.float32)
-    parts = tuple(leaf.reshape(groups, -1, *leaf.shape[1:]) for leaf in (image, gradient))
-    total, _ = jax.lax.scan(product, start, parts)
-    return total.reshape(height, features, width, channels).transpose(0, 2, 3, 1).astype(image.dtype)
+    start = jnp.zeros((width * channels, height * features), jnp.float32)
+    total = jax.lax.fori_loop(0, len(image) // together, product, start)
+    return total.reshape(width, channels, height, features).transpose(2, 0, 1, 3).astype(image.dtype)
 
 
 def pool_gradient(image: Array, maxima: Array, gradient: Array) -> Array:
@@ -99,7 +116,7 @@ def _shifted(x: Array, *, axis: int, count: int, backwards: bool = False) -> Arr
     return jnp.concatenate([jax.lax.slice_in_dim(padded, i, i + length, axis=axis) for i in starts], axis=-1)
 
 
-def _groups(image: Array) -> int:
-    """How many matrix products for a batch: a divisor of B."""
-    batch, height, width, _ = image.shape
-    return batch // math.gcd(batch, 2 ** max(0, round(math.log2(_PIXELS / (height * width)))))
+def _together(image: Array, gradient: Array) -> int:
+    """How many images of a batch go into one matrix product: a divisor of B."""
+    each = math.prod(image.shape[1:]) + math.prod(gradient.shape[1:])
+    return math.gcd(len(image), 2 ** max(0, round(math.log2(_NUMBERS / each))))
