@@ -23,10 +23,10 @@ def get_config(argument: str = 'all') -> ml_collections.ConfigDict:
     config.face_net.update(dropout_rate=0.25, label_smoothing=0.1)
     config.expression_net.update(features=(16, 32, 64, 128, 128), batch_norm=True, input_scale=1 / 64)
     adamw = base.small_set(batch_size=32)
-    config.face_net.train.update(adamw, epochs=16.0)
-    config.finetune.update(adamw, epochs=60.0, dropout_rate=0.25)
+    config.face_net.train.update(adamw, epochs=12.0)
+    config.finetune.update(adamw, epochs=45.0, dropout_rate=0.25)
     config.stage1.update(adamw, epochs=8.0, reduction='mean', standardise=True, unlabelled=True)
-    config.stage2.update(adamw, epochs=120.0)
+    config.stage2.update(adamw, epochs=90.0)
     config.scratch.update(adamw, epochs=160.0)
-    config.report.evals_per_stage = 4
+    config.report.evals_per_stage = 3
     return config
