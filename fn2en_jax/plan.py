@@ -63,16 +63,21 @@ def _forward(model, image: jax.ShapeDtypeStruct) -> tuple[float, int]:
 
 
 def _equations(jaxpr):
-    """All primitive applications, those inside calls and custom derivatives included."""
+    """All primitive applications, those inside calls and custom derivatives included; of a choice, the last branch.
+
+    The choices are those of `models.conv` between platforms, where the last branch is the plain form.
+    """
     for equation in jaxpr.eqns:
         inner = [p for value in equation.params.values() for p in _jaxprs(value)]
         if inner:
-            yield from _equations(inner[0])
+            yield from _equations(inner[-1])
         else:
             yield equation
 
 
 def _jaxprs(value):
+    if isinstance(value, tuple):
+        return [jaxpr for each in value for jaxpr in _jaxprs(each)]
     if hasattr(value, 'eqns'):
         return [value]
     if hasattr(value, 'jaxpr'):
