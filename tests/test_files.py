@@ -66,3 +66,17 @@ def test_missing_truncated_and_spoilt_files_are_refused(tmp_path):
     save_file({'conv1_1/bias': np.array([1, np.nan], np.float32)}, path)
     with pytest.raises(UserError, match='conv1_1/bias holds values that are not finite'):
         files.load(str(path))
+
+
+def test_tensors_inside_each_other_are_refused(tmp_path):
+    for second in ('conv1_1/bias/x', 'params/conv1_1/bias'):
+        path = tmp_path / 'a.safetensors'
+        save_file({'conv1_1/bias': np.ones(2, np.float32), second: np.ones(2, np.float32)}, path)
+        with pytest.raises(UserError, match='the file is no face net'):
+            files.load(str(path))
+
+
+def test_the_digest_of_a_file_changes_with_its_bytes(tmp_path):
+    (tmp_path / 'a').write_bytes(b'1')
+    (tmp_path / 'b').write_bytes(b'2')
+    assert files.digest(str(tmp_path / 'a')) == files.digest(str(tmp_path / 'a')) != files.digest(str(tmp_path / 'b'))

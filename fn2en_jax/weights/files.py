@@ -4,6 +4,7 @@ Tensor names are paths in the variable tree: 'params/conv1_1/kernel' (HWIO), 'ba
 without a collection belongs to 'params'.
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,12 @@ def load(path: str) -> dict[str, PyTree]:
     return tree
 
 
+def digest(path: str) -> str:
+    """What tells this file's bytes from those of another."""
+    with Path(path).open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()[:16]
+
+
 def _insert(tree: dict[str, PyTree], name: str, value: np.ndarray, path: str) -> None:
     if not np.isfinite(value).all():
         raise UserError(f'{path}: {name} holds values that are not finite; the file is damaged or not a trained net')
@@ -41,4 +48,8 @@ def _insert(tree: dict[str, PyTree], name: str, value: np.ndarray, path: str) ->
         parts = ['params', *parts]
     for part in parts[:-1]:
         tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            raise UserError(f'{path}: {name} lies inside another tensor; the file is no face net')
+    if parts[-1] in tree:
+        raise UserError(f'{path}: {name} is there twice; the file is no face net')
     tree[parts[-1]] = value
