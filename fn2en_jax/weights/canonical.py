@@ -352,7 +352,7 @@ def _kernel(layer: str, tensor: Tensor, shape: Shape, convention: Convention, or
         kernel = kernel.reshape(out, into, height, width).transpose(2, 3, 1, 0)
     else:
         kernel = kernel.reshape(height, width, into, out)
-    if convention.flipped:
+    if convention.flipped and len(tensor.shape) == 4:  # a matrix is not convolved with anything
         kernel = kernel[::-1, ::-1]
     if layer == 'conv1_1':
         kernel = _for_plain_rgb(kernel, convention, order)

@@ -49,8 +49,8 @@ def read(path: str, wish: Wish) -> Net:
 def _read(file: h5py.File, wish: Wish) -> Net:
     root: Any = file
     if 'layer_names' not in _attributes(file) and 'layer_names0' not in _attributes(file):
-        if _is_hard(file, 'model_weights'):
-            root = file['model_weights']
+        if 'model_weights' in _members(file):
+            root = _hard(file, 'model_weights')
         elif any(name.endswith('.weight') for name in _members(file)):
             tensors = {name: _dataset(file, name) for name in _members(file)}
             return pytorch.interpret(tensors, 'HDF5', wish, Convention('HDF5, converted from Caffe', True, 'bgr'))
@@ -119,35 +119,30 @@ def _transposed(tensor: Tensor) -> Tensor:
 # HDF5, with care.
 
 
-def _is_hard(group: h5py.Group, name: str) -> bool:
-    return group.get(name, getlink=True, getclass=True) is h5py.HardLink if name in _members(group) else False
-
-
 def _members(group: h5py.Group) -> list[str]:
     if len(group) > _MOST_NAMES:
         raise UserError(f'a group of the HDF5 file has more than {_MOST_NAMES} members')
     return list(group.keys())
 
 
-def _hard(group: h5py.Group, name: str) -> Any:
-    """The member of a group. Raises UserError unless it lies in this very file."""
-    link = group.get(name, getlink=True) if name and '/' not in name and name != '.' else None
-    if link is None:
-        raise UserError(f'{shown(name)} is missing from the HDF5 file')
-    if not isinstance(link, h5py.HardLink):
-        raise UserError(f'{shown(name)} is a link to another place or file, which is never followed')
-    return group[name]
+def _hard(group: h5py.Group, path: str) -> Any:
+    """What lies at a path. Raises UserError unless every step of it stays in this very file."""
+    parts = [part for part in path.split('/') if part]
+    if not 1 <= len(parts) <= _DEPTH or '.' in parts:
+        raise damaged(f'{shown(path)} is no place in the file')
+    found: Any = group
+    for part in parts:
+        link = found.get(part, getlink=True) if isinstance(found, h5py.Group) else None
+        if link is None:
+            raise UserError(f'{shown(path)} is missing from the HDF5 file')
+        if not isinstance(link, h5py.HardLink):
+            raise UserError(f'{shown(path)} is a link to another place or file, which is never followed')
+        found = found[part]
+    return found
 
 
 def _dataset(group: h5py.Group, path: str) -> Tensor:
-    parts = [part for part in path.split('/') if part]
-    if not 1 <= len(parts) <= _DEPTH:
-        raise damaged(f'{shown(path)} is no place of a dataset')
-    found: Any = group
-    for part in parts:
-        if not isinstance(found, h5py.Group):
-            raise damaged(f'{shown(path)} is no place of a dataset')
-        found = _hard(found, part)
+    found = _hard(group, path)
     if not isinstance(found, h5py.Dataset):
         raise damaged(f'{shown(path)} is no dataset')
     _check_dataset(found, path)
