@@ -85,9 +85,10 @@ def description(names):
     return {'name': out.copy(), 'description': out}
 
 
-def normalization(image=None):
+def normalization(made, image=None):
     mean = np.array(MEAN, np.float32).reshape(1, 1, 3) if image is None else image
-    return {'imageSize': np.array([224.0, 224, 3]), 'averageImage': mean, 'keepAspect': np.uint8(1)}
+    size = [32.0 * side for side in made['fc6'][0].shape[:2]]
+    return {'imageSize': np.array([*size, 3.0]), 'averageImage': mean, 'keepAspect': np.uint8(1)}
 
 
 def simple_layer(name, kind, weights, column, old):
@@ -106,7 +107,7 @@ def simple_layer(name, kind, weights, column, old):
 
 def matconvnet(path, made, form='oxford', names=(), compressed=True, image=None, edit=None):
     """form: 'oxford' (net), 'beta16' (top level), 'beta17' (layers, meta), 'old' (filters, biases), 'dag'."""
-    info = {'normalization': normalization(image)} | ({'classes': description(names)} if names else {})
+    info = {'normalization': normalization(made, image)} | ({'classes': description(names)} if names else {})
     if form == 'dag':
         content = dag(made) | {'meta': info}
     else:

@@ -115,7 +115,7 @@ def local(path: str) -> Path:
     if '://' in path:
         raise UserError(f'{path}: only local files and gs:// are read')
     if not Path(path).is_file():
-        raise UserError(f'config.face_net.weights: there is no file {path}')
+        raise UserError(f'there is no file {path} to read weights from')
     return Path(path)
 
 

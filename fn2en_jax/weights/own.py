@@ -75,9 +75,13 @@ def write(path: Path, net: Net, source_sha256: str) -> None:
 
 def _net(found: Mapping[str, Tensor], told: Net, wish: Wish) -> Net:
     if wish.layers == CONVOLUTIONS_ONLY:
-        found = {name: tensor for name, tensor in found.items() if _parts(name)[1] not in DENSE}
+        found = {name: tensor for name, tensor in found.items() if _parts(name)[1].removesuffix('_bn') not in DENSE}
     if sum(int(np.prod(tensor.shape, dtype=object)) for tensor in found.values()) > MAX_VALUES:
         raise UserError(f'the net has more than {MAX_VALUES // 10**6} million values')
+    if told.layers == CONVOLUTIONS_ONLY and wish.layers != CONVOLUTIONS_ONLY:
+        raise UserError(
+            'the file holds convolutions alone; take them with --layers=convolutions (config.face_net.layers)'
+        )
     if wish.colour_order == 'bgr':
         raise UserError('the file is in our own form, which is RGB; leave the colour order out')
     variables: dict[str, Any] = {}

@@ -19,6 +19,7 @@ from fn2en_jax.weights.canonical import Tensor
 
 LONGEST_HEADER = 16 << 20  # bytes
 _DTYPES = {'F16': '<f2', 'F32': '<f4', 'F64': '<f8', 'I32': '<i4', 'I64': '<i8', 'U8': 'u1'}
+_WRITTEN = {'<f4': 'F32', '<i8': 'I64'}
 _METADATA = '__metadata__'
 
 
@@ -49,14 +50,16 @@ def read(file: Bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Writes a whole file in one step: a crash leaves the old file or the new one.
 
-    tensors: little-endian float32 by name. Raises OSError as the disk does.
+    tensors: float32 or int64 by name. Raises OSError as the disk does.
     """
     header: dict[str, Any] = {_METADATA: dict(metadata)}
     end = 0
     for name, array in tensors.items():
-        if array.dtype != np.float32:
-            raise ValueError(f'{name} is {array.dtype}, not float32')
-        header[name] = {'dtype': 'F32', 'shape': list(array.shape), 'data_offsets': [end, end + array.nbytes]}
+        header[name] = {
+            'dtype': _WRITTEN[array.dtype.str],
+            'shape': list(array.shape),
+            'data_offsets': [end, end + array.nbytes],
+        }
         end += array.nbytes
     text = json.dumps(header).encode()
     text += b' ' * (-len(text) % 8)
