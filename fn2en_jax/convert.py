@@ -91,7 +91,9 @@ def check(first: str, second: str) -> None:
     """
     from fn2en_jax.weights import files
 
-    colours = _two(COLOURS.value) if ',' in COLOURS.value else (COLOURS.value,) * 2
+    colours = COLOURS.value.split(',') if ',' in COLOURS.value else [COLOURS.value] * 2
+    if len(colours) != 2:
+        raise UserError(f'--colour_order={COLOURS.value} names more than two; --check compares two files')
     one, other = (files.read(path, _wish(colour)) for path, colour in zip((first, second), colours, strict=True))
     ours, theirs = one.tensors(), other.tensors()
     if set(ours) != set(theirs):

@@ -308,7 +308,7 @@ class Stages:
         face_net, crop = self._config.face_net, self._config.data.crop_size
         if net.mean_rgb is None:  # a bare file, of which nothing is known
             return
-        mean = ','.join(f'{value:g}' for value in net.mean_rgb)
+        mean = ','.join(f'{value:.4f}' for value in net.mean_rgb)
         if max(abs(own - told) for own, told in zip(face_net.mean_rgb, net.mean_rgb, strict=True)) > MEAN_TOLERANCE:
             raise UserError(f'{face_net.weights} wants RGB minus ({mean}); set --config.face_net.mean_rgb="({mean})"')
         if face_net.input_scale != net.input_scale:

@@ -1,8 +1,11 @@
 """One random net, written in every published form, comes back bit for bit; what is wrong is one clear line."""
 
+import zlib
+
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 import torch
 from safetensors.numpy import save_file
 
@@ -399,18 +402,120 @@ def test_hdf5_leads_nowhere_else(tmp_path):
     fails(path, 'from other files, which are never opened')
 
 
+def test_hdf5_of_other_forms_is_refused_or_read(tmp_path):
+    writers.keras(tmp_path / 'a', MADE)
+    for name, options in (('latest', {'libver': 'latest'}), ('tracked', {'track_order': True})):
+        with h5py.File(tmp_path / 'a') as old, h5py.File(tmp_path / name, 'w', **options) as new:
+            for key, value in old.attrs.items():
+                new.attrs[key] = value
+            for key in old:
+                old.copy(key, new)
+        fails(tmp_path / name, 'newer form of HDF5')
+    with h5py.File(tmp_path / 'a', 'a') as file:
+        del file['/conv1_1/conv1_1/bias:0']
+        file['/conv1_1/conv1_1/bias:0'] = MADE['conv1_1'][1].astype('>f8')
+        names = [name.decode() for name in file.attrs['layer_names']]
+        del file.attrs['layer_names']
+        file.attrs['layer_names0'] = names[:9]  # texts of any length, in two parts
+        file.attrs.create('layer_names1', names[9:], dtype=h5py.string_dtype())
+    found = files.load(str(tmp_path / 'a'))['params']
+    for layer, parts in CANONICAL.items():
+        for part, array in parts.items():
+            np.testing.assert_array_equal(found[layer][part], array)
+    with h5py.File(tmp_path / 'a', 'a') as file:
+        del file['/conv1_1/conv1_1/bias:0']
+        file['/conv1_1/conv1_1/bias:0'] = np.arange(4)
+    fails(tmp_path / 'a', 'does not hold real numbers')
+
+
 def test_shape_bombs_are_not_allocated(tmp_path):
     path = tmp_path / 'a'
     writers.keras(path, MADE)
     with h5py.File(path, 'a') as file:
         del file['/fc6/fc6/kernel:0']
         file.create_dataset('/fc6/fc6/kernel:0', (1 << 20, 1 << 20), 'f4', chunks=(1024, 1024), compression='gzip')
-    fails(path, 'of another shape: fc6/kernel:0')
+    fails(path, 'fc6/kernel:0 is stored in chunks')
+    with h5py.File(path, 'a') as file:
+        del file['/fc6/fc6/kernel:0']
+        file.create_dataset('/fc6/fc6/kernel:0', (1 << 20, 1 << 20), 'f4')  # space that was never filled
+    fails(path, 'fc6/kernel:0 has no values')
     arrays = writers.state(MADE, 'dag')
     tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     tensors['fc8.weight'] = torch.zeros(1).expand(1 << 20, 1 << 20)
     torch.save(tensors, tmp_path / 'b')
     fails(tmp_path / 'b', 'reaches beyond its values', RGB)
+
+
+def test_a_compressed_bomb_is_not_inflated(tmp_path):
+    """A few bytes that promise a gigabyte: refused by the numbers before any of it is made."""
+
+    def element(kind, content):
+        return np.array([kind, len(content)], '<u4').tobytes() + content + b'\0' * (-len(content) % 8)
+
+    def matrix(shape, length):
+        flags, sizes = element(6, np.array([7, 0], '<u4').tobytes()), element(5, np.array(shape, '<i4').tobytes())
+        inside = flags + sizes + element(1, b'layers') + np.array([7, length], '<u4').tobytes()
+        return np.array([14, len(inside) + length], '<u4').tobytes() + inside
+
+    def packed(path, head, zeros):
+        engine = zlib.compressobj(9)
+        body = engine.compress(head) + b''.join(engine.compress(bytes(1 << 20)) for _ in range(zeros >> 20))
+        body += engine.flush()
+        header = b'MATLAB 5.0 MAT-file'.ljust(124) + b'\x00\x01IM'
+        path.write_bytes(header + np.array([15, len(body)], '<u4').tobytes() + body)
+
+    packed(tmp_path / 'shape', matrix((1 << 14, 1 << 14), 1 << 30), 1 << 20)
+    fails(tmp_path / 'shape', 'more than 200 million values')
+    packed(tmp_path / 'skipped', matrix((1, 1), (1 << 32) - 100).replace(b'layers', b'lasers'), 1 << 31)
+    fails(tmp_path / 'skipped', 'inflates to more than 1536 MB')
+
+
+def test_nesting_is_bounded(tmp_path):
+    deep = writers.T7(False)
+    value = None
+    for _ in range(100):
+        value = {b'x': value}
+    deep.value(value)
+    (tmp_path / 'a').write_bytes(deep.out)
+    fails(tmp_path / 'a', 'nests deeper than 40')
+    content = {'a': 1.0}
+    for _ in range(40):
+        content = {'layers': content}
+    scipy.io.savemat(tmp_path / 'b', content, appendmat=False)
+    fails(tmp_path / 'b', 'nests deeper than 20')
+    # An nn.Sequential that contains itself: found without end if followed.
+    loop = writers.T7(False)
+    loop.begin(b'nn.Sequential')
+    loop.int(3, 2, 1, 2, 7)
+    loop.out += b'modules'
+    loop.int(3, 3, 1, 1)
+    loop.out += np.float64(1).tobytes()
+    loop.int(4, 1)
+    (tmp_path / 'c').write_bytes(loop.out)
+    fails(tmp_path / 'c', 'more than 1000 modules')
+
+
+def test_safetensors_headers_are_checked(tmp_path):
+    def write(header, data=b'', length=None):
+        text = header.encode()
+        (tmp_path / 'a').write_bytes((len(text) if length is None else length).to_bytes(8, 'little') + text + data)
+
+    entry = '{"dtype":"F32","shape":[1],"data_offsets":[%d,%d]}'
+    for header, data, match in (
+        ('{"a":' + entry % (0, 4) + ',"b":' + entry % (0, 4) + '}', bytes(4), 'does not begin where'),
+        ('{"a":' + entry % (0, 4) + ',"b":' + entry % (8, 12) + '}', bytes(12), 'does not begin where'),
+        ('{"a":' + entry % (0, 4) + ',"a":' + entry % (4, 8) + '}', bytes(8), 'not JSON'),
+        ('{"a":' + entry % (0, 8) + '}', bytes(8), 'another size'),
+        ('{"a":' + entry % (0, 4) + '}', bytes(5), 'bytes are needed'),
+        ('{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}', bytes(4), 'no sound shape'),
+        ('{"a":{"dtype":"BOOL","shape":[1],"data_offsets":[0,1]}}', bytes(1), 'is of type BOOL'),
+        ('{"__metadata__":{"a":1}}', b'', 'not texts'),
+        ('{"a":' + '[' * 100_000, b'', 'not JSON'),
+    ):
+        write(header, data)
+        fails(tmp_path / 'a', match)
+    write('{}', length=1 << 40)
+    fails(tmp_path / 'a', 'a header of 1099511627776 bytes')
 
 
 def test_own_views_of_shared_values_are_read_as_torch_reads_them(tmp_path):

@@ -91,28 +91,25 @@ def normalization(made, image=None):
     return {'imageSize': np.array([*size, 3.0]), 'averageImage': mean, 'keepAspect': np.uint8(1)}
 
 
-def simple_layer(name, kind, weights, column, old):
+def simple_layer(name, kind, weights, column, old, momentum=True):
     layer = {'name': name, 'type': kind}
     if weights:
         kernel, bias = weights
         bias = bias.reshape((-1, 1) if column else (1, -1))
         layer |= {'filters': kernel, 'biases': bias} if old else {'weights': cell([kernel, bias])}
-        layer |= {
-            'momentum': cell([np.zeros_like(kernel), np.zeros_like(bias)]),
-            'stride': np.array([1.0, 1]),
-            'pad': 1.0,
-        }
+        layer |= {'stride': np.array([1.0, 1]), 'pad': 1.0}
+        layer |= {'momentum': cell([np.zeros_like(kernel), np.zeros_like(bias)])} if momentum else {}
     return layer
 
 
-def matconvnet(path, made, form='oxford', names=(), compressed=True, image=None, edit=None):
+def matconvnet(path, made, form='oxford', names=(), compressed=True, image=None, momentum=True, edit=None):
     """form: 'oxford' (net), 'beta16' (top level), 'beta17' (layers, meta), 'old' (filters, biases), 'dag'."""
     info = {'normalization': normalization(made, image)} | ({'classes': description(names)} if names else {})
     if form == 'dag':
         content = dag(made) | {'meta': info}
     else:
         old, column = form == 'old', form != 'beta16'
-        layers = [simple_layer(*layer, column, old) for layer in sequence(made)]
+        layers = [simple_layer(*layer, column, old, momentum) for layer in sequence(made)]
         content = {'layers': cell(edit(layers) if edit else layers)}
         content |= {'meta': info} if form == 'beta17' else info
         content = {'net': content} if form in ('oxford', 'old') else content
@@ -186,12 +183,13 @@ def caffe_layer(form, name, kind, blobs):
 
 
 def caffe(path, made, form='V1', packed=True, legacy=True, double=False, edit=None):
-    out = field(1, b'VGG_FACE_16_layers') + field(3, b'data')
+    pieces = [field(1, b'VGG_FACE_16_layers'), field(3, b'data')]
     for name, (kernel, bias) in for_bgr(made).items():
         array = matrix(kernel) if name in DENSE else oihw(kernel)
         blobs = [blob(array, packed, legacy, double), blob(bias, packed, legacy, double)]
-        out += caffe_layer(form, name.encode(), 14 if name in DENSE else 4, blobs)
-        out += caffe_layer(form, b'relu_' + name.encode(), 18, [])
+        pieces.append(caffe_layer(form, name.encode(), 14 if name in DENSE else 4, blobs))
+        pieces.append(caffe_layer(form, b'relu_' + name.encode(), 18, []))
+    out = b''.join(pieces)
     path.write_bytes(edit(out) if edit else out)
 
 
@@ -202,7 +200,7 @@ class T7:
     """Torch7's binary stream."""
 
     def __init__(self, double):
-        self.out, self.objects, self.double = b'', 0, double
+        self.out, self.objects, self.double = bytearray(), 0, double
 
     def int(self, *values):
         self.out += struct.pack(f'<{len(values)}i', *values)
@@ -257,7 +255,7 @@ class T7:
         self.out += struct.pack('<q', values.size) + values.tobytes()
 
 
-def torch7_modules(made, flat=True):
+def torch7_modules(made, flat=True, gradients=True):
     bgr = for_bgr(made)
 
     def weighted(kind, name):
@@ -287,8 +285,8 @@ def sequential(modules):
     return b'nn.Sequential', {b'modules': dict(enumerate(modules, 1)), b'train': False}
 
 
-def torch7(path, made, double=False, flat=True, nested=False, edit=None):
-    modules = torch7_modules(made, flat)
+def torch7(path, made, double=False, flat=True, nested=False, gradients=True, edit=None):
+    modules = torch7_modules(made, flat, gradients)
     if nested:
         modules = [sequential(modules[:31]), sequential(modules[31:])]
     writer = T7(double)

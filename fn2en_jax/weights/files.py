@@ -14,11 +14,10 @@ from etils import epath
 from fn2en_jax import workdir
 from fn2en_jax.errors import UserError
 from fn2en_jax.types import PyTree
-from fn2en_jax.weights import caffe, keras, matconvnet, own, pytorch, torch7
+from fn2en_jax.weights import caffe, hdf5, keras, matconvnet, own, pytorch, torch7
 from fn2en_jax.weights.binary import Bytes
 from fn2en_jax.weights.canonical import Net, Wish
 
-_HDF5 = b'\x89HDF\r\n\x1a\n'
 _PIECE = 1 << 24  # bytes copied at a time
 # What is often found in place of a weight file, and what to do about it.
 _STRANGERS = {
@@ -150,10 +149,10 @@ def _by_content(file: Bytes, place: Path, wish: Wish) -> Net:
     head = file.read(0, min(file.size, 1024))
     if head.startswith(b'MATLAB 5.0 MAT-file'):
         return matconvnet.read(file, wish)
-    if head.startswith(b'MATLAB 7.3') or head[512:520] == _HDF5:
+    if head.startswith(b'MATLAB 7.3') or head[512:520] == hdf5.SIGNATURE:
         raise UserError('the MATLAB file is of version 7.3; save it again in MATLAB with -v7')
-    if head.startswith(_HDF5):
-        return keras.read(str(place), wish)
+    if head.startswith(hdf5.SIGNATURE):
+        return keras.read(file, place.name, wish)
     if head.startswith(b'PK\x03\x04'):
         return pytorch.read_zip(file, str(place), wish)
     if head.startswith(pytorch.MAGIC):

@@ -19,6 +19,7 @@ from fn2en_jax.weights.pickles import Global
 
 MAGIC = b'\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.'  # the pickled number with which the older stream begins
 _LONGEST_PICKLE = 16 << 20  # bytes
+_LONGEST_DIRECTORY = 1 << 20  # bytes
 _PROTOCOL = 1001
 _WRAPPERS = ('state_dict', 'model_state_dict', 'model', 'net')
 _PARTS = {'weight': 'kernel', 'bias': 'bias'}
@@ -82,6 +83,7 @@ def read_zip(file: Bytes, path: str, wish: Wish) -> Net:
     Raises:
         UserError: when the file is no such archive, is damaged, holds more than a state dict, or is no VGG-16.
     """
+    _check_directory(file)
     # The library meets bytes from anywhere and raises whatever comes to hand.
     try:
         with zipfile.ZipFile(path) as archive:
@@ -144,6 +146,19 @@ def read_stream(file: Bytes, wish: Wish) -> Net:
         return _typed(file.array(begin, np.uint8, count * _size(storage.dtype)), storage)
 
     return interpret(_tensors(state, values), 'PyTorch (stream)', wish)
+
+
+def _check_directory(file: Bytes) -> None:
+    """Refuses an archive whose list of members is long, before the library makes objects of them."""
+    tail = file.read(max(0, file.size - (1 << 17)), min(file.size, 1 << 17))
+    end, large = tail.rfind(b'PK\x05\x06'), tail.rfind(b'PK\x06\x06')
+    if end < 0 or end + 16 > len(tail):
+        raise damaged('the zip archive has no end')
+    length = int.from_bytes(tail[end + 12 : end + 16], 'little')
+    if large >= 0:
+        length = max(length % 0xFFFFFFFF, int.from_bytes(tail[large + 40 : large + 48], 'little'))
+    if length > _LONGEST_DIRECTORY:
+        raise UserError('the zip archive has more members than any state dict of a VGG-16')
 
 
 def _begin(file: Bytes, member: zipfile.ZipInfo) -> int:

@@ -15,7 +15,7 @@ _NIL, _NUMBER, _STRING, _TABLE, _OBJECT, _BOOLEAN = range(6)  # type tags
 _PLAIN_FUNCTION, _OLD_FUNCTION, _FUNCTION = 6, 7, 8
 _DEEPEST = 40
 _MOST_ITEMS = 200_000
-_LONGEST_TEXT = 1 << 20  # bytes
+_MOST_TEXT = 1 << 24  # bytes, of all texts together
 _MOST_AXES = 8
 _MOST_MODULES = 1000
 _DTYPES = {'Float': '<f4', 'Double': '<f8', 'Cuda': '<f4', 'Long': '<i8', 'Int': '<i4', 'Short': '<i2', 'Byte': 'u1'}
@@ -82,7 +82,7 @@ class _Reader:
     """Reads objects one after the other; repeated ones are read once."""
 
     def __init__(self, file: Bytes):
-        self._file, self._position, self._items = file, 0, 0
+        self._file, self._position, self._items, self._letters = file, 0, 0, 0
         self._seen: dict[int, Any] = {}
 
     def value(self, depth: int) -> Any:
@@ -167,7 +167,8 @@ class _Reader:
 
     def _text(self) -> str:
         length = self._int()
-        if not 0 <= length <= _LONGEST_TEXT:
+        self._letters += length
+        if length < 0 or self._letters > _MOST_TEXT:
             raise damaged(f'a text of {length} bytes')
         self._position += length
         return self._file.read(self._position - length, length).decode('latin-1')
