@@ -98,6 +98,8 @@ def test_a_converted_file_says_all_that_the_original_did(tmp_path):
         np.testing.assert_array_equal(after.tensors()[name], array)
     with pytest.raises(UserError, match='our own form, which is RGB'):
         files.read(str(out), Wish(colour_order='bgr'))
+    with_flags(out, tmp_path / 'again.safetensors')
+    assert files.read(str(tmp_path / 'again.safetensors')).format == after.format
     only = files.read(str(out), Wish(layers='convolutions'))
     assert list(only.variables['params']) == writers.CONVOLUTIONS
 

@@ -28,16 +28,16 @@ def image(size, channels):
 class Face(nn.Module):
     """VGG-16 as anyone would write it in PyTorch."""
 
-    def __init__(self, size, batch_norm):
+    def __init__(self, size, batch_norm, channels=(4, 8, 16, 32, 32), features=16, classes=6):
         super().__init__()
         into, self.batch_norm = 3, batch_norm
-        for block, (out, depth) in enumerate(((4, 2), (8, 2), (16, 3), (32, 3), (32, 3)), 1):
+        for block, (out, depth) in enumerate(zip(channels, (2, 2, 3, 3, 3), strict=True), 1):
             for index in range(1, depth + 1):
                 self.add(f'conv{block}_{index}', nn.Conv2d(into, out, 3, padding=1), nn.BatchNorm2d)
                 into = out
-        self.add('fc6', nn.Linear((size // 32) ** 2 * into, 16), nn.BatchNorm1d)
-        self.add('fc7', nn.Linear(16, 16), nn.BatchNorm1d)
-        self.fc8 = nn.Linear(16, 6)
+        self.add('fc6', nn.Linear((size // 32) ** 2 * into, features), nn.BatchNorm1d)
+        self.add('fc7', nn.Linear(features, features), nn.BatchNorm1d)
+        self.fc8 = nn.Linear(features, classes)
 
     def add(self, name, layer, norm):
         setattr(self, name, layer)
@@ -59,15 +59,15 @@ class Face(nn.Module):
 class Expression(nn.Module):
     """The expression net in PyTorch. bridge, adapter: layers, or None."""
 
-    def __init__(self, channels, bridge, adapter, into, batch_norm):
+    def __init__(self, channels, bridge, adapter, into, batch_norm, widths=WIDTHS, classes=6):
         super().__init__()
-        sizes = (channels, *WIDTHS)
+        sizes = (channels, *widths)
         self.features, self.head = nn.Module(), nn.Module()
         for index in range(1, len(sizes)):
             setattr(self.features, f'conv{index}', nn.Conv2d(sizes[index - 1], sizes[index], 3, padding=1))
             if batch_norm:
                 setattr(self.features, f'conv{index}_bn', nn.BatchNorm2d(sizes[index]))
-        self.features.bridge, self.head.fc1, self.head.fc2 = bridge, nn.Linear(into, 8), nn.Linear(8, 6)
+        self.features.bridge, self.head.fc1, self.head.fc2 = bridge, nn.Linear(into, 8), nn.Linear(8, classes)
         self.batch_norm = batch_norm
         if batch_norm:
             self.head.fc1_bn = nn.BatchNorm1d(8)

@@ -16,14 +16,15 @@ from tests import weight_files as writers
 ROOT = Path(__file__).parents[1]
 CHANNELS = (64, 128, 256, 512, 512)
 VALUES = 145_002_878
-READ = """
-import json, resource, sys, time
+READ = r"""
+import json, re, sys, time
+from pathlib import Path
 from fn2en_jax.weights import files
 from fn2en_jax.weights.canonical import Wish
 begin = time.monotonic()
 net = files.sound(sys.argv[1], Wish(colour_order=sys.argv[2]))
 seconds = time.monotonic() - begin
-memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+memory = int(re.search(r'VmHWM:\s+(\d+) kB', Path('/proc/self/status').read_text())[1]) * 1024
 arrays = net.tensors()
 print(json.dumps({
     'seconds': seconds, 'memory': memory, 'values': sum(array.size for array in arrays.values()),

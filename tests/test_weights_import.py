@@ -28,6 +28,13 @@ def written(name, **options):
     return lambda path: getattr(writers, name)(path, MADE, **options)
 
 
+def flat_hdf5(path):
+    """What caffemodel2pytorch writes when it is asked for HDF5."""
+    with h5py.File(path, 'w') as file:
+        for name, array in writers.state(MADE, 'caffe').items():
+            file[name] = array
+
+
 RGB, BGR = Wish(colour_order='rgb'), Wish(colour_order='bgr')
 THEANO = Wish(colour_order='rgb', theano_flipped=True)
 PLAIN = Wish()
@@ -63,6 +70,7 @@ FORMS = {
     'keras2-full': (written('keras', full=True), PLAIN, 'Keras (rcmalli)', 'bgr'),
     'keras2-deepface': (written('keras', kind='deepface', automatic=True), PLAIN, 'Keras (deepface)', 'rgb'),
     'keras2-deepface-named': (written('keras', kind='deepface'), PLAIN, 'Keras (deepface)', 'rgb'),
+    'h5-flat': (lambda path: flat_hdf5(path), PLAIN, 'HDF5, converted from Caffe', 'bgr'),
     'keras1-theano': (written('keras', kind='theano', version=1), THEANO, 'Keras 1 with Theano', 'rgb'),
     'keras1-theano-fc': (written('keras', kind='theano-fc', version=1), THEANO, 'Keras 1 with Theano', 'rgb'),
 }

@@ -261,13 +261,8 @@ def torch7_modules(made, flat=True, gradients=True):
     def weighted(kind, name):
         kernel, bias = bgr[name]
         weight = oihw(kernel) if kind == b'nn.SpatialConvolution' and not flat else matrix(kernel)
-        return kind, {
-            b'train': False,
-            b'weight': weight,
-            b'bias': bias,
-            b'gradWeight': np.zeros_like(weight),
-            b'output': None,
-        }
+        fields = {b'train': False, b'weight': weight, b'bias': bias, b'output': None}
+        return kind, fields | ({b'gradWeight': np.zeros_like(weight)} if gradients else {})
 
     found = []
     convolution = b'nn.SpatialConvolutionMM' if flat else b'nn.SpatialConvolution'

@@ -20,6 +20,7 @@ COLLECTIONS = ('params', 'batch_stats')
 FORMAT, VERSION = 'fn2en_jax face net', '1'
 STATE_DICT = 'fn2en_jax state dict'
 _LARGEST_NAME = 10  # parts of a path
+_CONVERTED = 'converted from '
 
 
 def read(file: Bytes, wish: Wish) -> Net:
@@ -61,7 +62,7 @@ def metadata(net: Net, source_sha256: str) -> dict[str, str]:
         'image_size': json.dumps(net.image_size),
         'layers': net.layers,
         'class_names': json.dumps(net.class_names),
-        'source_format': net.format,
+        'source_format': net.format.removeprefix(_CONVERTED),
         'source_colour_order': net.colour_order,
         'source_sha256': source_sha256,
         'licence': LICENCE,
@@ -134,7 +135,7 @@ def _told(metadata: Mapping[str, str]) -> Net:
     size = _numbers(metadata, 'image_size', 2)
     return Net(
         {},
-        'converted from ' + shown(metadata['source_format']) if 'source_format' in metadata else metadata['format'],
+        _CONVERTED + shown(metadata['source_format']) if 'source_format' in metadata else metadata['format'],
         'rgb',
         _numbers(metadata, 'mean_rgb', 3),
         (_numbers(metadata, 'input_scale', 1) or (1.0,))[0],
