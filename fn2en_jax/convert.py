@@ -65,18 +65,18 @@ def convert(source: str, destination: str = '') -> None:
     place = _destination(destination, source) if destination else None
     net = files.read(source, _wish(COLOURS.value))
     sha256 = files.sha256(source)
-    print(_description(net, sha256))
-    for line in net.notes:
-        print(f'warning: {line}', file=sys.stderr)
-    for line in files.unsound(net):
-        print(f'warning: {line}', file=sys.stderr)
-    if not all(np.isfinite(array).all() for array in net.tensors().values()):
-        raise UserError(f'{source} holds values that are not finite; it is damaged or not a trained net')
-    if place:
+    broken = not all(np.isfinite(array).all() for array in net.tensors().values())
+    if place and not broken:
         try:
             own.write(place, net, sha256)
         except OSError as error:
             raise UserError(f'cannot write {place}: {error.strerror}') from error
+    print(_description(net, sha256))
+    for line in (*net.notes, *files.unsound(net)):
+        print(f'warning: {line}', file=sys.stderr)
+    if broken:
+        raise UserError(f'{source} holds values that are not finite; it is damaged or not a trained net')
+    if place:
         print(f'written to {place}')
     if PROBE.value:
         for name, probability in probe(net, PROBE.value, _names(NAMES.value)):

@@ -27,6 +27,7 @@ COLOUR_ORDERS = ('rgb', 'bgr')
 ALL, CONVOLUTIONS_ONLY = 'all', 'convolutions'
 LICENCE = 'The weights published by Oxford are for non-commercial research only (CC BY-NC 4.0), converted ones too.'
 
+_IMAGENET_CLASSES = 1000
 _LISTED = 12
 _POOLED = 32  # pixels of the image per position of the last map
 
@@ -154,13 +155,14 @@ def build(entries: Sequence[Entry], convention: Convention, wish: Wish) -> Net:
         UserError: listing duplicate, missing, surplus and mis-shaped names (nothing was read then); or when the
             colour order cannot be told.
     """
+    _check_classes(entries, convention, wish)
     if wish.layers == CONVOLUTIONS_ONLY:
         entries = [entry for entry in entries if entry.layer not in DENSE]
-    order = colour_order(convention, wish)
     table = _table(entries)
     size = wish.image_size or convention.image_size
     wanted = CONVOLUTIONS if wish.layers == CONVOLUTIONS_ONLY else LAYERS
     shapes = _checked_shapes(table, entries, convention, wanted, size)
+    order = colour_order(convention, wish)
     with np.errstate(over='ignore', invalid='ignore'):  # what does not fit float32 is found by who looks for it
         params = {
             layer: {
@@ -179,6 +181,16 @@ def build(entries: Sequence[Entry], convention: Convention, wish: Wish) -> Net:
         class_names=convention.class_names if _fits(convention.class_names, params) else (),
         notes=_notes(convention, order),
     )
+
+
+def _check_classes(entries: Sequence[Entry], convention: Convention, wish: Wish) -> None:
+    """Refuses an ImageNet net in a form that does not tell its mean: it has the layers of the face net."""
+    classes = [math.prod(entry.tensor.shape) for entry in entries if (entry.layer, entry.part) == ('fc8', 'bias')]
+    if classes == [_IMAGENET_CLASSES] and convention.mean_rgb == MEAN_RGB and wish.mean_rgb is None:
+        raise UserError(
+            f'{convention.format}: the net tells {_IMAGENET_CLASSES} classes apart, as ImageNet nets do and VGG-Face '
+            'does not, so its mean is unknown; convert it with --mean=R,G,B (of Oxford: 123.68,116.779,103.939)'
+        )
 
 
 def colour_order(convention: Convention, wish: Wish) -> str:

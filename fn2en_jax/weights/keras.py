@@ -11,6 +11,7 @@ from fn2en_jax.weights.hdf5 import Hdf5, Node
 
 _VERSION_1 = re.compile(r'rcmalli_vggface_(tf|th)_weights_(tf|th)_ordering')
 _KERAS_1 = re.compile(r'_[Wb]$')
+_AUTOMATIC = re.compile(r'(convolution2d|conv2d|dense)(_\d+)?')  # how Keras names layers that have no name
 
 
 def read(file: Bytes, name: str, wish: Wish) -> Net:
@@ -73,17 +74,17 @@ def _net(layers: list[tuple[str, list[Tensor]]], theano: bool, wish: Wish) -> Ne
     if theano:
         why = 'Copies of the program that made such files disagree.'
         return build(entries, Convention('Keras 1 with Theano', channels_first, '', why, flipped=True), wish)
-    if fc is not None or (named and len(layers) == len(CONVOLUTIONS)):
+    if named and (fc is not None or len(layers) == len(CONVOLUTIONS)):
         return build(entries, Convention('Keras (rcmalli)', False, 'bgr'), wish)
-    if len(layers) > len(CONVOLUTIONS):
+    if fc is None and len(layers) > len(CONVOLUTIONS):
         return build(entries, Convention('Keras (deepface)', False, 'rgb'), wish)
     why = 'RGB is what files made from MatConvNet want; BGR is what files made from Caffe want.'
     return build(entries, Convention('Keras, layers without names', False, '', why), wish)
 
 
 def _places(names: list[str], named: bool) -> list[str]:
-    """The layer of the net behind each layer of the file: by its name, or where they are automatic by its order."""
-    if named:
+    """The layer of the net behind each layer of the file: by its name, or if all are automatic by its order."""
+    if named or not all(_AUTOMATIC.fullmatch(name) for name in names):
         return [name if name in LAYERS else '' for name in names]
     order = CONVOLUTIONS + DENSE
     return [order[index] if index < len(order) else '' for index in range(len(names))]

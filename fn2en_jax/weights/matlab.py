@@ -88,6 +88,7 @@ def read(file: Bytes, variables: Container[str], fields: Container[str]) -> dict
     found: dict[str, Any] = {}
     position = HEADER
     while position + 8 <= file.size:
+        reader.charge_item()
         kind, length = np.frombuffer(file.read(position, 8), '<u4')
         position, end = position + 8, position + 8 + int(length)
         if end > file.size:
@@ -146,6 +147,11 @@ class _Matrices:
         self._variables, self._fields = variables, fields
         self._items = self._values = self._bytes = 0
 
+    def charge_item(self) -> None:
+        self._items += 1
+        if self._items > _MOST_ITEMS:
+            raise UserError(f'the file holds more than {_MOST_ITEMS} values; this is no VGG-16 net')
+
     def charge_bytes(self, count: int) -> None:
         self._bytes += count
         if self._bytes > _MOST_INFLATED:
@@ -157,9 +163,9 @@ class _Matrices:
 
     def _matrix(self, stream: _Stream, length: int, depth: int, named: dict[str, Any] | None = None) -> Any:
         """One matrix of `length` bytes behind its tag; with `named`, goes there by its name if it is asked for."""
-        self._items += 1
-        if depth > _DEEPEST or self._items > _MOST_ITEMS:
-            raise UserError(f'the file nests deeper than {_DEEPEST} or holds more than {_MOST_ITEMS} values')
+        self.charge_item()
+        if depth > _DEEPEST:
+            raise UserError(f'the file nests deeper than {_DEEPEST}')
         if not length:
             return np.zeros((0, 0), np.float32)
         end = stream.position + length
@@ -201,7 +207,7 @@ class _Matrices:
             raise damaged('an element of a cell or struct is no matrix')
         if keep:
             return self._matrix(stream, length, depth + 1)
-        self._items += 1
+        self.charge_item()
         stream.skip(length)
         return None
 
