@@ -92,7 +92,10 @@ def get_config(argument: str = 'fn2en') -> ml_collections.ConfigDict:
     loss.flip_test = False  # average the logits of a test image and its mirror image, in all methods
 
     face = config.face_net = ml_collections.ConfigDict()
-    face.weights = ''  # a .safetensors file; '': trained on data.identities
+    face.weights = ''  # a weight file in any published form, local or gs://; '': trained on data.identities
+    face.colour_order = ''  # 'rgb' or 'bgr', for a weight file that cannot tell
+    face.layers = 'all'  # of the weight file: 'all', or 'convolutions' to start fc6 and fc7 anew
+    face.mean_rgb = (129.1863, 104.7624, 93.5940)  # subtracted from images of 0..255; that of the weight file
     face.width = 1.0  # multiplies every number of channels
     face.fc_features = 4096  # before `width`
     face.batch_norm = False

@@ -29,6 +29,7 @@ from fn2en_jax.methods.base import NetState
 from fn2en_jax.plan import describe, parameter_table
 from fn2en_jax.stages import FACE_NET, Stage, Stages, augmentation, open_sets, stage_names
 from fn2en_jax.weights import files
+from fn2en_jax.weights.canonical import ALL, COLOUR_ORDERS, CONVOLUTIONS_ONLY
 
 
 def run(config: ml_collections.ConfigDict, folder: str, mode: str = 'train') -> dict[str, Any]:
@@ -86,6 +87,12 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
     if config.data.channels not in (1, 3):
         raise UserError(f'config.data.channels is {config.data.channels}; use 1 (grey) or 3 (RGB)')
+    if config.face_net.colour_order not in ('', *COLOUR_ORDERS):
+        raise UserError(f'config.face_net.colour_order is {config.face_net.colour_order!r}; use rgb, bgr or nothing')
+    if config.face_net.layers not in (ALL, CONVOLUTIONS_ONLY):
+        raise UserError(f'config.face_net.layers is {config.face_net.layers!r}; use {ALL} or {CONVOLUTIONS_ONLY}')
+    if len(config.face_net.mean_rgb) != 3 or not all(0 <= value <= 255 for value in config.face_net.mean_rgb):
+        raise UserError(f'config.face_net.mean_rgb is {config.face_net.mean_rgb}; it needs three numbers of 0..255')
     if config.stage1.reduction not in ('sum', 'mean'):
         raise UserError(f'config.stage1.reduction is {config.stage1.reduction!r}; use sum or mean')
     for key, value in workdir.flatten(plain(config)):

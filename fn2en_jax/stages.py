@@ -24,9 +24,10 @@ from fn2en_jax.methods.classifier import Classifier
 from fn2en_jax.methods.finetune import NEW_LAYERS, from_face_net
 from fn2en_jax.methods.fn2en import FeatureRegression, TargetMoments, attach_head
 from fn2en_jax.models.expression_net import ExpressionFeatures, ExpressionNet
-from fn2en_jax.models.vgg_face import LAYERS, VGGFace
+from fn2en_jax.models.vgg_face import LAYERS, MEAN_RGB, SMALLEST_SIDE, VGGFace
 from fn2en_jax.types import Key, PyTree
 from fn2en_jax.weights import files
+from fn2en_jax.weights.canonical import CONVOLUTIONS_ONLY, MEAN_TOLERANCE, Net, Wish
 
 FACE_NET = 'face_net'
 Nets = Callable[[str], NetState]  # the trained net of an earlier stage
@@ -208,6 +209,7 @@ class Stages:
             dropout_rate=dropout_rate,
             fc_features=config.fc_features,
             input_scale=config.input_scale,
+            mean_rgb=tuple(config.get('mean_rgb', MEAN_RGB)),  # workdirs older than the key have the published mean
             dtype=self._dtype,
         )
 
@@ -291,8 +293,31 @@ class Stages:
         )
 
     def _adopt_face_net(self, fresh: PyTree, nets: Nets) -> PyTree:
-        path = self._config.face_net.weights
-        return from_face_net(fresh, files.load(path) if path else _variables(nets(FACE_NET)))
+        if self._config.face_net.weights:
+            return self._adopt_file(fresh)
+        return from_face_net(fresh, _variables(nets(FACE_NET)))
+
+    def _adopt_file(self, fresh: PyTree) -> PyTree:
+        face_net = self._config.face_net
+        net = files.sound(face_net.weights, Wish(face_net.colour_order, face_net.layers))
+        self._check_input(net)
+        return from_face_net(fresh, net.variables, convolutions_only=face_net.layers == CONVOLUTIONS_ONLY)
+
+    def _check_input(self, net: Net) -> None:
+        """Refuses a file whose net wants other images than the config makes."""
+        face_net, crop = self._config.face_net, self._config.data.crop_size
+        if net.mean_rgb is None:  # a bare file, of which nothing is known
+            return
+        mean = ','.join(f'{value:.4f}' for value in net.mean_rgb)
+        if max(abs(own - told) for own, told in zip(face_net.mean_rgb, net.mean_rgb, strict=True)) > MEAN_TOLERANCE:
+            raise UserError(f'{face_net.weights} wants RGB minus ({mean}); set --config.face_net.mean_rgb="({mean})"')
+        if face_net.input_scale != net.input_scale:
+            raise UserError(f'{face_net.weights} needs --config.face_net.input_scale={net.input_scale:g}')
+        if face_net.layers != CONVOLUTIONS_ONLY and net.image_size and not _same_map(net.image_size, crop):
+            raise UserError(
+                f'the fc6 of {face_net.weights} is for images of {net.image_size[0]}x{net.image_size[1]} and '
+                f'config.data.crop_size is {crop}; take the convolutions alone: --config.face_net.layers=convolutions'
+            )
 
     def check_weights(self) -> None:
         """Reads the face net's file, if one is named, and holds it against the net.
@@ -304,7 +329,7 @@ class Stages:
         if path and 'finetune' in self.names():
             image = jnp.zeros((1, *self.image_shape), jnp.float32)
             model = self._face_model(self._num_classes)
-            from_face_net(jax.eval_shape(model.init, jax.random.PRNGKey(0), image), files.load(path))
+            self._adopt_file(jax.eval_shape(model.init, jax.random.PRNGKey(0), image))
 
     def _class_weights(self) -> Callable[[Nets], PyTree]:
         if self._config.loss.class_weights == 'none':
@@ -367,6 +392,10 @@ def _steps_per_epoch(examples: int, batch_size: int) -> int:
 
 def _last_step(epochs: float, steps_per_epoch: int) -> int:
     return max(1, round(epochs * steps_per_epoch))
+
+
+def _same_map(image_size: tuple[int, int], crop: int) -> bool:
+    return all(side // SMALLEST_SIDE == crop // SMALLEST_SIDE for side in image_size)
 
 
 def _variables(net: NetState) -> dict[str, PyTree]:

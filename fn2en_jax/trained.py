@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -14,7 +15,8 @@ from fn2en_jax.data.sources import Data, Reading
 from fn2en_jax.errors import UserError
 from fn2en_jax.methods import METHODS
 from fn2en_jax.methods.base import NetState
-from fn2en_jax.stages import Stages, reading
+from fn2en_jax.stages import FACE_NET, Stages, reading
+from fn2en_jax.types import PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Trained:
     """A trained net with what is needed to use it.
 
     Attributes:
-        method: 'fn2en', 'finetune' or 'scratch'.
+        method: 'fn2en', 'finetune' or 'scratch'; 'face_net' for the net that learned persons.
         fold: the fold it was trained for; 'all' for everything.
         class_names: K names; the order of its outputs.
         config: of its run.
@@ -61,6 +63,25 @@ class Trained:
         )
         return outputs['logits']
 
+    def variables(self) -> dict[str, PyTree]:
+        """Its parameters, and with batch norm its statistics: {'params': ..., 'batch_stats': ...}, host arrays.
+
+        Raises:
+            UserError: when no checkpoint of the net is whole.
+        """
+        one = self._one_image()
+        ids = np.arange(1)
+        stages = Stages(self.config, Data(one, one, {}), Fold(self.fold, ids, ids))
+        stage = FACE_NET if self.method == FACE_NET else METHODS[self.method][-1]
+        state = jax.device_get(self._state(stages.build(stage).template()))
+        return {'params': state.params, 'batch_stats': state.stats} if state.stats else {'params': state.params}
+
+    def _one_image(self) -> Examples:
+        """A set of one blank image, for what wants to know the shapes and classes only."""
+        size, channels = self.config.data.stored_size, self.config.data.channels
+        image = np.zeros((1, size, size, channels), np.uint8)
+        return Examples(image, np.zeros(1, np.int32), self.class_names, ('',), ('',))
+
     def _state(self, template: Any) -> NetState:
         checkpoints = checkpoint.Checkpoints(self.folder, read_only=True)
         try:
@@ -77,7 +98,8 @@ def find(folder: str, *, method: str = '', fold: str = '') -> Trained:
 
     Args:
         folder: the workdir of a finished run.
-        method: which method's net; '' prefers FN2EN, then fine-tune, then scratch.
+        method: which method's net; '' prefers FN2EN, then fine-tune, then scratch. 'face_net' is the net that learned
+            persons, which all folds share.
         fold: which fold's net; '' takes the only one, or the one trained on everything.
 
     Raises:
@@ -85,6 +107,8 @@ def find(folder: str, *, method: str = '', fold: str = '') -> Trained:
     """
     root = Path(folder)
     config = ml_collections.ConfigDict(workdir.read_json(root / 'config.json'))
+    if method == FACE_NET:
+        return _finished(FACE_NET, '', config, root / FACE_NET)
     there = {
         (name, place.parent.name): place
         for name, stages in METHODS.items()
@@ -100,13 +124,18 @@ def find(folder: str, *, method: str = '', fold: str = '') -> Trained:
     picked = fold or ('all' if 'all' in names else names[0])
     if picked not in names or (len(names) > 1 and not fold and 'all' not in names):
         raise UserError(f'{folder} holds nets of the folds {", ".join(names)}; choose one with --fold=NAME')
-    place = there[chosen, picked]
+    return _finished(chosen, picked, config, there[chosen, picked])
+
+
+def _finished(method: str, fold: str, config: ml_collections.ConfigDict, place: Path) -> Trained:
+    if not place.is_dir():
+        raise UserError(f'{place.parent} holds no net of the stage {place.name!r}')
     facts = _facts(place)
     if facts['step'] < facts['last_step']:
         raise UserError(
             f'{place} is trained up to step {facts["step"]} of {facts["last_step"]}; finish it with launch.py first'
         )
-    return Trained(chosen, picked, tuple(facts['class_names']), config, place)
+    return Trained(method, fold, tuple(facts['class_names']), config, place)
 
 
 def _facts(place: Path) -> dict[str, Any]:

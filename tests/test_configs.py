@@ -63,6 +63,11 @@ def test_methods_of_the_configs_are_those_of_the_package():
     assert set(base.METHODS) == set(METHODS)
 
 
+def test_a_mean_is_set_as_a_run_asks_for_it():
+    config = load(f'--config={FILES[0]}', '--config.face_net.mean_rgb=(123.6750,116.2800,103.5300)')
+    assert config.face_net.mean_rgb == (123.675, 116.28, 103.53)
+
+
 def test_an_unknown_key_fails():
     assert load(f'--config={FILES[0]}', '--config.stage1.p=1.5').stage1.p == 1.5
     for key in ('stage1.q', 'stage3.p', 'data.sorce'):
@@ -90,6 +95,9 @@ def test_an_unknown_key_fails():
         ('finetune.dropout_rate', 1.0, 'at most 0.999'),
         ('report.rows_per_stage', 0, 'at least 1'),
         ('seed', -1, 'at least 0'),
+        ('face_net.colour_order', 'brg', 'use rgb, bgr or nothing'),
+        ('face_net.layers', 'some', 'use all or convolutions'),
+        ('face_net.mean_rgb', (1.0, 2.0), 'three numbers'),
     ],
 )
 def test_values_that_could_only_fail_later_are_refused(key, value, message):

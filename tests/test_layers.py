@@ -21,7 +21,7 @@ LAYERS = {
     4: ('engine',),
     5: ('stages', 'plan'),
     6: ('experiment', 'trained'),
-    7: ('evaluate', 'compare'),
+    7: ('evaluate', 'compare', 'convert'),
 }
 # Of one layer, and still in an order of their own.
 ALLOWED = {

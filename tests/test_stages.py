@@ -11,9 +11,10 @@ from fn2en_jax.data.sources import Data
 from fn2en_jax.errors import UserError
 from fn2en_jax.models.vgg_face import LAYERS
 from fn2en_jax.stages import Stages
-from tests import faces, tiny_config
+from tests import faces, tiny_config, weight_files
 
 EXAMPLES, IDENTITIES = faces.make(30), faces.make(12, classes=4)
+KEY = jax.random.PRNGKey(0)
 FOLD = Fold('fold0', np.arange(20), np.arange(20, 30))
 
 
@@ -130,3 +131,59 @@ def test_what_cannot_be_is_refused():
         make(identities=None, stage1__unlabelled=True).build('stage1')
     with pytest.raises(UserError, match='there is no file'):
         make(face_net__weights='none.safetensors').build('finetune').adopt({}, {}.__getitem__)
+
+
+def face_file(folder, *, side=(1, 1), **options):
+    """A face net of the shape that the tiny config wants, as a Caffe file."""
+    folder.mkdir(exist_ok=True)
+    made = weight_files.net(side=side, features=8, classes=9, channels=(2, 4, 8, 16, 16))
+    weight_files.caffe(folder / 'face', made, **options)
+    return made, str(folder / 'face')
+
+
+PLAIN = {'face_net__batch_norm': False, 'face_net__input_scale': 1.0}
+
+
+def adopted(stages):
+    stage = stages.build('finetune')
+    fresh = jax.tree.map(lambda leaf: np.full(leaf.shape, 7, np.float32), jax.eval_shape(stage.variables, KEY))
+    return stage.adopt(fresh, {}.__getitem__)['params']
+
+
+def test_a_published_file_becomes_the_face_net(tmp_path):
+    made, path = face_file(tmp_path)
+    stages = make('finetune', face_net__weights=path, **PLAIN)
+    stages.check_weights()
+    found = adopted(stages)
+    for layer, parts in weight_files.canonical(made).items():
+        for part, array in parts.items():
+            expected = np.full_like(found[layer][part], 7) if layer == 'fc8' else array
+            np.testing.assert_array_equal(found[layer][part], expected)
+
+
+def test_convolutions_alone_leave_the_rest_fresh(tmp_path):
+    made, path = face_file(tmp_path, side=(7, 7))
+    with pytest.raises(UserError, match=r'fc6 of .* is for images of 224x224 .*face_net.layers=convolutions'):
+        make('finetune', face_net__weights=path, **PLAIN).check_weights()
+    stages = make('finetune', face_net__weights=path, face_net__layers='convolutions', **PLAIN)
+    stages.check_weights()
+    found = adopted(stages)
+    np.testing.assert_array_equal(found['conv5_3']['kernel'], made['conv5_3'][0])
+    assert set(found['fc6']['kernel'].flat) == set(found['fc7']['bias'].flat) == {7}
+
+
+def test_a_file_for_other_input_is_refused(tmp_path):
+    made, path = face_file(tmp_path)
+    with pytest.raises(UserError, match=r'needs --config.face_net.input_scale=1'):
+        make('finetune', face_net__weights=path, face_net__batch_norm=False).check_weights()
+    mean = (1.0, 2.0, 3.0)
+    with pytest.raises(
+        UserError, match=r'wants RGB minus \(129.1863,104.7624,93.5940\); set --config.face_net.mean_rgb='
+    ):
+        make('finetune', face_net__weights=path, face_net__mean_rgb=mean, **PLAIN).check_weights()
+    stages = make('finetune', face_net__mean_rgb=mean, **PLAIN)
+    assert stages.build('finetune').method.model.mean_rgb == mean
+    weight_files.pytorch(tmp_path / 'twin', weight_files.state(made, 'dag'))
+    with pytest.raises(UserError, match='cannot tell the colour order'):
+        make('finetune', face_net__weights=str(tmp_path / 'twin'), **PLAIN).check_weights()
+    make('finetune', face_net__weights=str(tmp_path / 'twin'), face_net__colour_order='rgb', **PLAIN).check_weights()

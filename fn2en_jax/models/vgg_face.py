@@ -1,5 +1,6 @@
 """The face net: VGG-16 of "Deep Face Recognition" (Parkhi et al. 2015), the teacher of the expression net."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -16,8 +17,8 @@ MEAN_RGB = (129.1863, 104.7624, 93.5940)  # of the published net's training imag
 SMALLEST_SIDE = 2 ** len(BLOCKS)
 
 
-def normalise(image: Array, scale: float = 1.0) -> Array:
-    """(image - MEAN_RGB) * scale in float32.
+def normalise(image: Array, scale: float = 1.0, mean_rgb: Sequence[float] = MEAN_RGB) -> Array:
+    """(image - mean_rgb) * scale in float32.
 
     image: [B,H,W,3] RGB, or [B,H,W,1] grey, repeated to three equal channels; any real dtype, 0..255.
     Returns [B,H,W,3]. Raises ValueError for other shapes.
@@ -25,7 +26,7 @@ def normalise(image: Array, scale: float = 1.0) -> Array:
     if image.ndim != 4 or image.shape[-1] not in (1, 3):
         raise ValueError(f'the face net needs images [B,H,W,1] or [B,H,W,3], not {image.shape}')
     image = jnp.broadcast_to(image.astype(jnp.float32), (*image.shape[:3], 3))
-    return (image - jnp.asarray(MEAN_RGB, jnp.float32).reshape(1, 1, 1, 3)) * scale
+    return (image - jnp.asarray(mean_rgb, jnp.float32).reshape(1, 1, 1, 3)) * scale
 
 
 class VGGFace(nn.Module):
@@ -39,6 +40,7 @@ class VGGFace(nn.Module):
     dtype: of the computation, float32 or bfloat16; parameters, statistics and fc8's output stay float32.
     axis_name: of the pmapped axis over which batch statistics are averaged; None on one device.
     input_scale: multiplies the mean-subtracted image. 1.0 for imported weights; small for nets from scratch.
+    mean_rgb: what the image is reduced by; that of the published net, unless the weights come from another.
 
     Convs, fc6 and fc7 start He normal, fc8 Gaussian with sigma 0.01, biases at zero.
     """
@@ -51,6 +53,7 @@ class VGGFace(nn.Module):
     dtype: Any = jnp.float32
     axis_name: str | None = None
     input_scale: float = 1.0
+    mean_rgb: Sequence[float] = MEAN_RGB
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool = False, dropout_keys: Array | None = None) -> dict[str, Array]:
@@ -63,7 +66,7 @@ class VGGFace(nn.Module):
         float32.
         Raises ValueError for other image shapes.
         """
-        x = normalise(image, self.input_scale).astype(self.dtype)
+        x = normalise(image, self.input_scale, self.mean_rgb).astype(self.dtype)
         _check_size(image)
         activations = {}
         for block, (channels, depth) in enumerate(BLOCKS, start=1):

@@ -1,0 +1,580 @@
+"""One random net, written in every published form, comes back bit for bit; what is wrong is one clear line."""
+
+import time
+import zlib
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from safetensors.numpy import save_file
+
+from fn2en_jax.errors import UserError
+from fn2en_jax.models import vgg_face
+from fn2en_jax.weights import canonical, files
+from fn2en_jax.weights.canonical import Wish
+from tests import weight_files as writers
+
+MADE = writers.net()
+CANONICAL = writers.canonical(MADE)
+NAMES = [f'Person_{n}' for n in (3, 1, 2, 0, 4)]
+
+
+def state(naming, **options):
+    return lambda path: writers.pytorch(path, writers.state(MADE, naming), **options)
+
+
+def written(name, **options):
+    return lambda path: getattr(writers, name)(path, MADE, **options)
+
+
+def flat_hdf5(path):
+    """What caffemodel2pytorch writes when it is asked for HDF5."""
+    with h5py.File(path, 'w') as file:
+        for name, array in writers.state(MADE, 'caffe').items():
+            file[name] = array
+
+
+RGB, BGR = Wish(colour_order='rgb'), Wish(colour_order='bgr')
+THEANO = Wish(colour_order='rgb', theano_flipped=True)
+PLAIN = Wish()
+# name: (writer, what the user says, what the format is called, colours of its nets)
+FORMS = {
+    'mat-oxford': (written('matconvnet', names=NAMES), PLAIN, 'MatConvNet (simplenn)', 'rgb'),
+    'mat-oxford-plain': (written('matconvnet', compressed=False), PLAIN, 'MatConvNet (simplenn)', 'rgb'),
+    'mat-beta16': (written('matconvnet', form='beta16', names=NAMES), PLAIN, 'MatConvNet (simplenn)', 'rgb'),
+    'mat-beta17': (written('matconvnet', form='beta17', names=NAMES), PLAIN, 'MatConvNet (simplenn)', 'rgb'),
+    'mat-old': (written('matconvnet', form='old'), PLAIN, 'MatConvNet (simplenn)', 'rgb'),
+    'mat-dag': (written('matconvnet', form='dag', names=NAMES), PLAIN, 'MatConvNet (DAG)', 'rgb'),
+    'caffe-v1': (written('caffe'), PLAIN, 'Caffe (V1 layers)', 'bgr'),
+    'caffe-v1-unpacked': (written('caffe', packed=False), PLAIN, 'Caffe (V1 layers)', 'bgr'),
+    'caffe-new': (written('caffe', form='new', legacy=False), PLAIN, 'Caffe (new layers)', 'bgr'),
+    'caffe-new-unpacked': (written('caffe', form='new', packed=False), PLAIN, 'Caffe (new layers)', 'bgr'),
+    'caffe-double': (written('caffe', form='new', legacy=False, double=True), PLAIN, 'Caffe (new layers)', 'bgr'),
+    'caffe-double-unpacked': (written('caffe', packed=False, double=True), PLAIN, 'Caffe (V1 layers)', 'bgr'),
+    'caffe-v0': (written('caffe', form='V0'), PLAIN, 'Caffe (V0 layers)', 'bgr'),
+    't7': (written('torch7'), PLAIN, 'Torch7', 'bgr'),
+    't7-double': (written('torch7', double=True), PLAIN, 'Torch7', 'bgr'),
+    't7-4d-nested': (written('torch7', flat=False, nested=True), PLAIN, 'Torch7', 'bgr'),
+    'pth-dag': (state('dag'), RGB, 'PyTorch (zip), names conv1_1 ... fc8', 'rgb'),
+    'pth-dag-stream': (state('dag', zipped=False), RGB, 'PyTorch (stream), names conv1_1 ... fc8', 'rgb'),
+    'pth-dag-wrapped': (state('dag', wrap='state_dict'), RGB, 'PyTorch (zip), names conv1_1 ... fc8', 'rgb'),
+    'pth-fer': (state('fer', zipped=False), PLAIN, 'PyTorch (stream), converted from MatConvNet', 'rgb'),
+    'pth-caffe': (state('caffe'), PLAIN, 'PyTorch (zip), converted from Caffe', 'bgr'),
+    'pth-prlz77': (state('prlz77'), PLAIN, 'PyTorch (zip), converted from Torch7', 'bgr'),
+    'pth-pyvggface': (state('pyvggface', zipped=False), PLAIN, 'PyTorch (stream), converted from Torch7', 'bgr'),
+    'pth-parallel': (state('parallel'), PLAIN, 'PyTorch (zip), converted from Torch7', 'bgr'),
+    'keras2-rcmalli': (written('keras'), PLAIN, 'Keras (rcmalli)', 'bgr'),
+    'keras1-rcmalli': (written('keras', version=1), PLAIN, 'Keras (rcmalli)', 'bgr'),
+    'keras3-rcmalli': (written('keras', version=3), PLAIN, 'Keras (rcmalli)', 'bgr'),
+    'keras2-full': (written('keras', full=True), PLAIN, 'Keras (rcmalli)', 'bgr'),
+    'keras2-deepface': (written('keras', kind='deepface', automatic=True), PLAIN, 'Keras (deepface)', 'rgb'),
+    'keras2-deepface-named': (written('keras', kind='deepface'), PLAIN, 'Keras (deepface)', 'rgb'),
+    'h5-flat': (lambda path: flat_hdf5(path), PLAIN, 'HDF5, converted from Caffe', 'bgr'),
+    'keras1-theano': (written('keras', kind='theano', version=1), THEANO, 'Keras 1 with Theano', 'rgb'),
+    'keras1-theano-fc': (written('keras', kind='theano-fc', version=1), THEANO, 'Keras 1 with Theano', 'rgb'),
+}
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_every_form_comes_back_bit_for_bit(form, tmp_path):
+    write, wish, title, colours = FORMS[form]
+    write(tmp_path / 'weights')
+    net = files.read(str(tmp_path / 'weights'), wish)
+    assert (net.format, net.colour_order) == (title, colours)
+    assert net.mean_rgb == pytest.approx(writers.MEAN, abs=1e-5)
+    assert net.image_size == (224, 224)
+    assert list(net.variables['params']) == writers.LAYERS
+    for layer, parts in CANONICAL.items():
+        for part, array in parts.items():
+            found = net.variables['params'][layer][part]
+            assert found.dtype == np.float32
+            assert found.flags.c_contiguous
+            np.testing.assert_array_equal(found, array, err_msg=f'{layer} {part}')
+
+
+@pytest.mark.parametrize('form', ['mat-oxford', 'mat-beta16', 'mat-beta17', 'mat-dag'])
+def test_matconvnet_files_carry_class_names_in_their_own_order(form, tmp_path):
+    FORMS[form][0](tmp_path / 'weights')
+    assert files.read(str(tmp_path / 'weights')).class_names == tuple(NAMES)
+
+
+def test_the_constants_are_those_of_the_net():
+    assert canonical.BLOCKS == vgg_face.BLOCKS
+    assert canonical.MEAN_RGB == vgg_face.MEAN_RGB
+
+
+def test_an_average_image_becomes_its_mean_colour(tmp_path):
+    image = np.zeros((4, 6, 3), np.float32) + np.array([10.0, 20, 30], np.float32)
+    image[0] += 4
+    writers.matconvnet(tmp_path / 'a.mat', MADE, image=image)
+    assert files.read(str(tmp_path / 'a.mat')).mean_rgb == pytest.approx((11, 21, 31))
+
+
+# ---------------------------------------------------------------------------------------------------------- ImageNet
+
+
+@pytest.mark.parametrize('naming', ['torchvision', 'timm'])
+@pytest.mark.parametrize('container', ['zip', 'stream', 'safetensors'])
+def test_imagenet_nets_are_scaled_to_0_255(naming, container, tmp_path):
+    arrays = writers.state(MADE, naming)
+    path = tmp_path / 'a'
+    if container == 'safetensors':
+        save_file(dict(arrays), path)
+    else:
+        writers.pytorch(path, arrays, zipped=container == 'zip')
+    net = files.read(str(path))
+    assert net.mean_rgb == pytest.approx((123.675, 116.28, 103.53))
+    expected = MADE['conv1_1'][0] / np.array([0.229, 0.224, 0.225])[:, None] / 255
+    np.testing.assert_allclose(net.variables['params']['conv1_1']['kernel'], expected, rtol=1e-6)
+    np.testing.assert_array_equal(net.variables['params']['fc6']['kernel'], CANONICAL['fc6']['kernel'])
+
+
+def test_imagenet_features_without_a_classifier_are_taken_only_when_asked_for(tmp_path):
+    arrays = writers.state(MADE, 'torchvision')
+    arrays |= {name: array * np.nan for name, array in arrays.items() if name.startswith('classifier')}
+    writers.pytorch(tmp_path / 'a.pth', arrays)
+    with pytest.raises(UserError, match=r'classifier holds NaN.*--layers=convolutions'):
+        files.read(str(tmp_path / 'a.pth'))
+    net = files.load(str(tmp_path / 'a.pth'), Wish(layers='convolutions'))
+    assert list(net['params']) == writers.CONVOLUTIONS
+    np.testing.assert_array_equal(net['params']['conv1_1']['kernel'], MADE['conv1_1'][0])
+    mean = files.read(str(tmp_path / 'a.pth'), Wish(layers='convolutions')).mean_rgb
+    assert mean == pytest.approx((123.0, 117.0, 104.0), abs=1e-3)
+
+
+def test_imagenet_features_alone_are_refused(tmp_path):
+    arrays = {name: array for name, array in writers.state(MADE, 'torchvision').items() if 'classifier' not in name}
+    writers.pytorch(tmp_path / 'a.pth', arrays)
+    with pytest.raises(UserError, match='cannot be told how its input was scaled'):
+        files.read(str(tmp_path / 'a.pth'), Wish(layers='convolutions'))
+
+
+# ----------------------------------------------------------------------------------------- what only the user can say
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_rgb_and_bgr_state_dicts_look_the_same_so_the_user_says_which(zipped, tmp_path):
+    for name, bgr in (('rgb', False), ('bgr', True)):
+        path = tmp_path / name
+        writers.pytorch(path, writers.state(MADE, 'dag', bgr=bgr), zipped)
+        with pytest.raises(UserError, match=r'vgg_face_dag.pth.*caffemodel2pytorch.*--colour_order=rgb'):
+            files.read(str(path))
+        for said in ('rgb', 'bgr'):
+            kernel = files.read(str(path), Wish(colour_order=said)).variables['params']['conv1_1']['kernel']
+            assert np.array_equal(kernel, MADE['conv1_1'][0]) == (said == name)
+
+
+def test_who_contradicts_the_format_is_told_so(tmp_path):
+    writers.caffe(tmp_path / 'a', MADE)
+    net = files.read(str(tmp_path / 'a'), RGB)
+    assert net.notes == ('nets in this format read BGR, and you say RGB: yours is taken',)
+    assert files.read(str(tmp_path / 'a'), BGR).notes == ()
+    with pytest.raises(UserError, match="colour order 'brg' is unknown"):
+        files.read(str(tmp_path / 'a'), Wish(colour_order='brg'))
+
+
+@pytest.mark.parametrize(('kind', 'version', 'backend'), [('theano', 1, ''), ('deepface', 2, 'theano')])
+def test_flipped_kernels_need_a_flag_and_colours(kind, version, backend, tmp_path):
+    writers.keras(tmp_path / 'a', MADE, kind=kind, version=version, backend=backend)
+    with pytest.raises(UserError, match='--theano_flipped'):
+        files.read(str(tmp_path / 'a'), RGB)
+    with pytest.raises(UserError, match='--colour_order=rgb'):
+        files.read(str(tmp_path / 'a'), Wish(theano_flipped=True))
+
+
+def test_convolutions_alone_are_taken_only_when_asked_for(tmp_path):
+    writers.keras(tmp_path / 'a', MADE, kind='notop')
+    with pytest.raises(UserError, match=r'missing: fc6/kernel, .*fc8/bias; .*--layers=convolutions'):
+        files.read(str(tmp_path / 'a'))
+    net = files.read(str(tmp_path / 'a'), Wish(layers='convolutions'))
+    assert (list(net.variables['params']), net.layers, net.image_size) == (writers.CONVOLUTIONS, 'convolutions', None)
+    np.testing.assert_array_equal(net.variables['params']['conv1_1']['kernel'], MADE['conv1_1'][0])
+    writers.caffe(tmp_path / 'b', MADE)
+    whole = files.read(str(tmp_path / 'b'), Wish(layers='convolutions'))
+    assert list(whole.variables['params']) == writers.CONVOLUTIONS
+
+
+def test_layers_without_names_and_classifier_do_not_tell_their_colours(tmp_path):
+    writers.keras(
+        tmp_path / 'a', MADE, kind='notop', edit=lambda found: [(f'conv2d_{n}', a) for n, (_, a) in enumerate(found)]
+    )
+    wish = Wish(layers='convolutions')
+    with pytest.raises(UserError, match='cannot tell the colour order'):
+        files.read(str(tmp_path / 'a'), wish)
+
+
+def test_the_size_of_the_image_is_told_where_the_map_is_not_square(tmp_path):
+    made = writers.net(side=(2, 3))
+    writers.caffe(tmp_path / 'a', made)
+    with pytest.raises(UserError, match='of another shape: fc6 blob 0'):
+        files.read(str(tmp_path / 'a'))
+    net = files.read(str(tmp_path / 'a'), Wish(image_size=(64, 96)))
+    np.testing.assert_array_equal(net.variables['params']['fc6']['kernel'], writers.canonical(made)['fc6']['kernel'])
+
+
+def test_an_imagenet_net_does_not_pass_for_a_face_net(tmp_path):
+    """Oxford's VGG-16 for ImageNet has the same layers in the same form, and another mean."""
+    made = writers.net(side=(1, 1), classes=1000)
+    writers.caffe(tmp_path / 'a', made)
+    for wish in (PLAIN, Wish(layers='convolutions')):
+        with pytest.raises(UserError, match=r'1000 classes .* --mean=R,G,B'):
+            files.read(str(tmp_path / 'a'), wish)
+    assert files.read(str(tmp_path / 'a'), Wish(mean_rgb=(1.0, 2.0, 3.0))).mean_rgb == (1, 2, 3)
+    names = [f'block{n[4]}_conv{n[6]}' for n in writers.CONVOLUTIONS] + ['fc1', 'fc2', 'predictions']
+    writers.keras(tmp_path / 'b', MADE, edit=lambda found: [(n, a) for n, (_, a) in zip(names, found, strict=True)])
+    fails(tmp_path / 'b', r'missing: conv1_1/kernel.*surplus: block1_conv1/kernel:0')
+
+
+def test_automatic_names_with_matrices_do_not_tell_their_colours(tmp_path):
+    def automatic(layers):
+        return [(f'conv2d_{n}' if n < 13 else f'dense_{n}', arrays) for n, (_, arrays) in enumerate(layers)]
+
+    writers.keras(tmp_path / 'a', MADE, edit=automatic)
+    with pytest.raises(UserError, match='cannot tell the colour order'):
+        files.read(str(tmp_path / 'a'))
+    found = files.load(str(tmp_path / 'a'), BGR)['params']
+    np.testing.assert_array_equal(found['fc6']['kernel'], CANONICAL['fc6']['kernel'])
+    np.testing.assert_array_equal(found['conv1_1']['kernel'], CANONICAL['conv1_1']['kernel'])
+
+
+def test_another_mean_is_the_users_word(tmp_path):
+    writers.caffe(tmp_path / 'a', MADE)
+    assert files.read(str(tmp_path / 'a'), Wish(mean_rgb=(1.0, 2.0, 3.0))).mean_rgb == (1, 2, 3)
+
+
+# ------------------------------------------------------------------------------------------------------ what is wrong
+
+
+def fails(path, match, wish=PLAIN):
+    with pytest.raises(UserError, match=match) as caught:
+        files.load(str(path), wish)
+    message = str(caught.value)
+    assert '\n' not in message
+    assert message.isprintable()
+    assert message.startswith((str(path), 'there is no file'))
+    return message
+
+
+def changed(**changes):
+    return {name: value for name, value in {**MADE, **changes}.items() if value is not None}
+
+
+def wide(name):
+    kernel, bias = MADE[name]
+    return np.concatenate([kernel, kernel], 2), bias
+
+
+BROKEN = {
+    'missing': (changed(conv3_2=None), 'missing: conv3_2/kernel, conv3_2/bias'),
+    'mis-shaped': (
+        changed(conv4_1=wide('conv4_1')),
+        r'of another shape: .*(conv4_1|module).*\(3, 3, 16, 32\) is needed',
+    ),
+    'NaN': (
+        changed(fc7=(MADE['fc7'][0] * np.nan, MADE['fc7'][1])),
+        'params/fc7/kernel holds values that are not finite',
+    ),
+    'infinite': (
+        changed(conv1_2=(MADE['conv1_2'][0], MADE['conv1_2'][1] + np.float32(np.inf))),
+        'conv1_2/bias holds .* not finite',
+    ),
+}
+WRITERS = {
+    'mat': lambda path, made: writers.matconvnet(path, made),
+    'dag': lambda path, made: writers.matconvnet(path, made, form='dag'),
+    'caffe': lambda path, made: writers.caffe(path, made),
+    'keras': lambda path, made: writers.keras(path, {**MADE, **made}),
+}
+
+
+@pytest.mark.parametrize('broken', BROKEN)
+@pytest.mark.parametrize('form', ['mat', 'dag', 'caffe', 'pth'])
+def test_a_wrong_tensor_is_named(form, broken, tmp_path):
+    made, match = BROKEN[broken]
+    path = tmp_path / 'a'
+    if form == 'pth':
+        arrays = {}
+        for name, (kernel, bias) in writers.for_bgr(made).items():
+            arrays |= {f'{name}.weight': writers.oihw(kernel), f'{name}.bias': bias}
+        writers.pytorch(path, arrays)
+    else:
+        WRITERS[form](path, made)
+    fails(path, match)
+
+
+def test_missing_and_misshaped_torch7_modules_are_named(tmp_path):
+    writers.torch7(tmp_path / 'a', MADE, edit=lambda modules: [*modules[:2], *modules[3:]])
+    fails(tmp_path / 'a', 'missing: conv5_3/kernel')
+    writers.torch7(tmp_path / 'b', {**MADE, 'conv4_1': wide('conv4_1')})
+    fails(tmp_path / 'b', r'of another shape: module 18 \(nn.SpatialConvolutionMM\) weight')
+
+
+def norms(entries, count):
+    return {f'{name}.running_mean': np.ones(count, np.float32) for name in entries}
+
+
+def test_batch_norm_is_no_vgg_face(tmp_path):
+    writers.pytorch(tmp_path / 'a', writers.state(MADE, 'fer') | norms(['bn1_1'], 4))
+    fails(tmp_path / 'a', r'surplus: bn1_1\.running_mean')
+    shifted = {f'features.{3 * n}.weight': array for n, array in enumerate(writers.state(MADE, 'fer').values())}
+    writers.pytorch(tmp_path / 'b', shifted | norms(['features.1'], 4) | {'classifier.6.bias': np.ones(5, np.float32)})
+    fails(tmp_path / 'b', r'missing: .*surplus: .*')
+    bn = (b'nn.SpatialBatchNormalization', {b'weight': np.ones(4, np.float32), b'bias': np.ones(4, np.float32)})
+    writers.torch7(tmp_path / 'c', MADE, edit=lambda modules: [modules[0], bn, *modules[1:]])
+    fails(tmp_path / 'c', r'surplus: module 2 \(nn.SpatialBatchNormalization\)')
+    layer = writers.simple_layer('bn1', 'bnorm', (np.ones((4, 1), np.float32), np.ones(4, np.float32)), True, False)
+    writers.matconvnet(tmp_path / 'd', MADE, edit=lambda layers: [*layers, layer])
+    fails(tmp_path / 'd', 'surplus: bn1 weights 1')
+    writers.keras(tmp_path / 'e', MADE, edit=lambda layers: [*layers, ('bn1', [np.ones(4, 'f'), np.ones(4, 'f')])])
+    fails(tmp_path / 'e', 'surplus: bn1/kernel:0')
+
+
+def test_duplicates_are_refused(tmp_path):
+    writers.caffe(tmp_path / 'a', MADE, edit=lambda out: out + out)
+    fails(tmp_path / 'a', 'kernel of conv1_1 is there twice')
+    arrays = writers.state(MADE, 'dag')
+    writers.pytorch(tmp_path / 'b', {**arrays, 'module.fc7.bias': arrays['fc7.bias']})
+    fails(tmp_path / 'b', r'bias of fc7 is there twice \(fc7.bias and module.fc7.bias\)', RGB)
+    writers.matconvnet(tmp_path / 'c', MADE, edit=lambda layers: [*layers, layers[0]])
+    fails(tmp_path / 'c', 'kernel of conv1_1 is there twice')
+
+
+def test_other_files_are_told_by_their_content(tmp_path):
+    strangers = {
+        b'\x1f\x8b rest': 'gzip archive',
+        b'version https://git-lfs.github.com/spec/v1\n': 'Git LFS pointer',
+        b'<!DOCTYPE html>': 'web page',
+        b'4\n1\n3\nV 1\n': 'text form',
+        b'\x80\x02}q\x00.': 'a pickle, but not what torch.save writes',
+        b'\x93NUMPY': 'NumPy array',
+        b'hello': 'no weight file of a known form',
+        b'': 'no weight file of a known form',
+        b'\x0a\x03abc': 'no weight file of a known form',
+        b'MATLAB 7.3 MAT-file, Platform: GLNXA64'.ljust(512)
+        + b'\x89HDF\r\n\x1a\n': 'version 7.3; save it again .* -v7',
+        b'\0' * 257 + b'ustar': 'tar archive',
+    }
+    for content, match in strangers.items():
+        (tmp_path / 'a').write_bytes(content)
+        fails(tmp_path / 'a', match)
+    fails(tmp_path / 'none', 'there is no file')
+    with pytest.raises(UserError, match='only local files and gs://'):
+        files.read('https://example.org/a')
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_truncated_files_are_refused(form, tmp_path):
+    path = tmp_path / 'a'
+    FORMS[form][0](path)
+    whole = path.read_bytes()
+    for share in (0.001, 0.3, 0.7, 0.999):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        fails(path, '.', FORMS[form][1])
+
+
+def test_version_1_of_rcmalli_is_refused_by_its_name(tmp_path):
+    path = tmp_path / 'rcmalli_vggface_th_weights_th_ordering.h5'
+    writers.keras(path, MADE)
+    fails(path, 'version 1 of rcmalli')
+
+
+def test_two_average_colours_are_none(tmp_path):
+    writers.matconvnet(tmp_path / 'a', MADE, image=np.ones((1, 1, 2), np.float32))
+    fails(tmp_path / 'a', 'three channels are needed')
+
+
+# -------------------------------------------------------------------------------------------------------------- safety
+
+
+class Attack:
+    def __reduce__(self):
+        import os
+
+        return os.system, ('touch attacked',)
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_no_code_of_a_pickle_is_run(zipped, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({'conv1_1.weight': Attack()}, 'a.pth', _use_new_zipfile_serialization=zipped)
+    fails('a.pth', r'asks for the code posix.system')
+    torch.save(torch.nn.Linear(2, 2), 'b.pth', _use_new_zipfile_serialization=zipped)
+    fails('b.pth', r'asks for the code .*Linear.*state_dict')
+    assert not (tmp_path / 'attacked').exists()
+
+
+def test_hdf5_leads_nowhere_else(tmp_path):
+    secret = tmp_path / 'secret.h5'
+    writers.keras(secret, MADE)
+    kernel = '/conv1_1/conv1_1/kernel:0'
+
+    def relinked(name, link):
+        path = tmp_path / name
+        writers.keras(path, MADE)
+        with h5py.File(path, 'a') as file:
+            del file[kernel]
+            file[kernel] = link(file)
+        return path
+
+    fails(relinked('external', lambda file: h5py.ExternalLink(str(secret), kernel)), 'never followed')
+    fails(relinked('soft', lambda file: h5py.SoftLink('/conv1_2/conv1_2/kernel:0')), 'never followed')
+    path = tmp_path / 'virtual'
+    writers.keras(path, MADE)
+    layout = h5py.VirtualLayout((3, 3, 3, 4), 'f4')
+    layout[:] = h5py.VirtualSource(str(secret), kernel, (3, 3, 3, 4))
+    with h5py.File(path, 'a') as file:
+        del file[kernel]
+        file.create_virtual_dataset(kernel, layout)
+    fails(path, 'from other files, which are never opened')
+    path = tmp_path / 'raw'
+    writers.keras(path, MADE)
+    with h5py.File(path, 'a') as file:
+        del file[kernel]
+        file.create_dataset(kernel, (3, 3, 3, 4), 'f4', external=[(str(secret), 0, 432)])
+    fails(path, 'from other files, which are never opened')
+
+
+def test_hdf5_of_other_forms_is_refused_or_read(tmp_path):
+    writers.keras(tmp_path / 'a', MADE)
+    for name, options in (('latest', {'libver': 'latest'}), ('tracked', {'track_order': True})):
+        with h5py.File(tmp_path / 'a') as old, h5py.File(tmp_path / name, 'w', **options) as new:
+            for key, value in old.attrs.items():
+                new.attrs[key] = value
+            for key in old:
+                old.copy(key, new)
+        fails(tmp_path / name, 'newer form of HDF5')
+    with h5py.File(tmp_path / 'a', 'a') as file:
+        del file['/conv1_1/conv1_1/bias:0']
+        file['/conv1_1/conv1_1/bias:0'] = MADE['conv1_1'][1].astype('>f8')
+        names = [name.decode() for name in file.attrs['layer_names']]
+        del file.attrs['layer_names']
+        file.attrs['layer_names0'] = names[:9]  # texts of any length, in two parts
+        file.attrs.create('layer_names1', names[9:], dtype=h5py.string_dtype())
+    found = files.load(str(tmp_path / 'a'))['params']
+    for layer, parts in CANONICAL.items():
+        for part, array in parts.items():
+            np.testing.assert_array_equal(found[layer][part], array)
+    with h5py.File(tmp_path / 'a', 'a') as file:
+        del file['/conv1_1/conv1_1/bias:0']
+        file['/conv1_1/conv1_1/bias:0'] = np.arange(4)
+    fails(tmp_path / 'a', 'does not hold real numbers')
+
+
+def test_shape_bombs_are_not_allocated(tmp_path):
+    path = tmp_path / 'a'
+    writers.keras(path, MADE)
+    with h5py.File(path, 'a') as file:
+        del file['/fc6/fc6/kernel:0']
+        file.create_dataset('/fc6/fc6/kernel:0', (1 << 20, 1 << 20), 'f4', chunks=(1024, 1024), compression='gzip')
+    fails(path, 'fc6/kernel:0 is stored in chunks')
+    with h5py.File(path, 'a') as file:
+        del file['/fc6/fc6/kernel:0']
+        file.create_dataset('/fc6/fc6/kernel:0', (1 << 20, 1 << 20), 'f4')  # space that was never filled
+    fails(path, 'fc6/kernel:0 has no values')
+    arrays = writers.state(MADE, 'dag')
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    tensors['fc8.weight'] = torch.zeros(1).expand(1 << 20, 1 << 20)
+    torch.save(tensors, tmp_path / 'b')
+    fails(tmp_path / 'b', 'reaches beyond its values', RGB)
+
+
+def test_a_compressed_bomb_is_not_inflated(tmp_path):
+    """A few bytes that promise a gigabyte: refused by the numbers before any of it is made."""
+
+    def element(kind, content):
+        return np.array([kind, len(content)], '<u4').tobytes() + content + b'\0' * (-len(content) % 8)
+
+    def matrix(shape, length):
+        flags, sizes = element(6, np.array([7, 0], '<u4').tobytes()), element(5, np.array(shape, '<i4').tobytes())
+        inside = flags + sizes + element(1, b'layers') + np.array([7, length], '<u4').tobytes()
+        return np.array([14, len(inside) + length], '<u4').tobytes() + inside
+
+    def packed(path, head, zeros):
+        engine = zlib.compressobj(1)
+        body = engine.compress(head) + b''.join(engine.compress(bytes(1 << 20)) for _ in range(zeros >> 20))
+        body += engine.flush()
+        header = b'MATLAB 5.0 MAT-file'.ljust(124) + b'\x00\x01IM'
+        path.write_bytes(header + np.array([15, len(body)], '<u4').tobytes() + body)
+
+    packed(tmp_path / 'shape', matrix((1 << 14, 1 << 14), 1 << 30), 1 << 20)
+    fails(tmp_path / 'shape', 'more than 200 million values')
+    packed(tmp_path / 'skipped', matrix((1, 1), (1 << 32) - 100).replace(b'layers', b'lasers'), 1600 << 20)
+    begin = time.monotonic()
+    fails(tmp_path / 'skipped', 'inflates to more than 1536 MB')
+    assert time.monotonic() - begin < 5
+
+
+def test_nesting_is_bounded(tmp_path):
+    deep = writers.T7(False)
+    value = None
+    for _ in range(100):
+        value = {b'x': value}
+    deep.value(value)
+    (tmp_path / 'a').write_bytes(deep.out)
+    fails(tmp_path / 'a', 'nests deeper than 40')
+    content = {'a': 1.0}
+    for _ in range(40):
+        content = {'layers': content}
+    scipy.io.savemat(tmp_path / 'b', content, appendmat=False)
+    fails(tmp_path / 'b', 'nests deeper than 20')
+    # An nn.Sequential that contains itself: found without end if followed.
+    loop = writers.T7(False)
+    loop.begin(b'nn.Sequential')
+    loop.int(3, 2, 1, 2, 7)
+    loop.out += b'modules'
+    loop.int(3, 3, 1, 1)
+    loop.out += np.float64(1).tobytes()
+    loop.int(4, 1)
+    (tmp_path / 'c').write_bytes(loop.out)
+    fails(tmp_path / 'c', 'more than 1000 modules')
+
+
+def test_safetensors_headers_are_checked(tmp_path):
+    def write(header, data=b'', length=None):
+        text = header.encode()
+        (tmp_path / 'a').write_bytes((len(text) if length is None else length).to_bytes(8, 'little') + text + data)
+
+    entry = '{"dtype":"F32","shape":[1],"data_offsets":[%d,%d]}'
+    for header, data, match in (
+        ('{"a":' + entry % (0, 4) + ',"b":' + entry % (0, 4) + '}', bytes(4), 'does not begin where'),
+        ('{"a":' + entry % (0, 4) + ',"b":' + entry % (8, 12) + '}', bytes(12), 'does not begin where'),
+        ('{"a":' + entry % (0, 4) + ',"a":' + entry % (4, 8) + '}', bytes(8), 'not JSON'),
+        ('{"a":' + entry % (0, 8) + '}', bytes(8), 'another size'),
+        ('{"a":' + entry % (0, 4) + '}', bytes(5), 'bytes are needed'),
+        ('{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}', bytes(4), 'no sound shape'),
+        ('{"a":{"dtype":"BOOL","shape":[1],"data_offsets":[0,1]}}', bytes(1), 'is of type BOOL'),
+        ('{"__metadata__":{"a":1}}', b'', 'not texts'),
+        ('{"a":' + '[' * 100_000, b'', 'not JSON'),
+    ):
+        write(header, data)
+        fails(tmp_path / 'a', match)
+    write('{}', length=1 << 40)
+    fails(tmp_path / 'a', 'a header of 1099511627776 bytes')
+
+
+def test_own_views_of_shared_values_are_read_as_torch_reads_them(tmp_path):
+    arrays = writers.state(MADE, 'dag')
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    tensors['fc7.weight'] = tensors['fc7.weight'].T.contiguous().T
+    both = torch.cat([tensors['fc6.bias'], tensors['fc7.bias']])
+    tensors['fc6.bias'], tensors['fc7.bias'] = both[: writers.FEATURES], both[writers.FEATURES :]
+    tensors['fc8.bias'] = torch.nn.Parameter(tensors['fc8.bias'])
+    for name, zipped in (('zip', True), ('stream', False)):
+        torch.save(tensors, tmp_path / name, _use_new_zipfile_serialization=zipped)
+        found = files.load(str(tmp_path / name), RGB)['params']
+        for layer in ('fc6', 'fc7', 'fc8'):
+            np.testing.assert_array_equal(found[layer]['kernel'], CANONICAL[layer]['kernel'])
+            np.testing.assert_array_equal(found[layer]['bias'], CANONICAL[layer]['bias'])
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float16, torch.bfloat16])
+def test_other_precisions_become_float32(dtype, tmp_path):
+    tensors = {name: torch.from_numpy(array.copy()).to(dtype) for name, array in writers.state(MADE, 'dag').items()}
+    for zipped in (True, False):
+        torch.save(tensors, tmp_path / 'a', _use_new_zipfile_serialization=zipped)
+        found = files.load(str(tmp_path / 'a'), RGB)['params']['conv2_1']['kernel']
+        expected = tensors['conv2_1.weight'].float().numpy().transpose(2, 3, 1, 0)
+        np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.float32
