@@ -19,8 +19,8 @@ def get_config(argument: str = 'all') -> ml_collections.ConfigDict:
     config.data.synthetic.train_persons = 30
     config.augment.update(brightness=0.1, contrast=0.2)
     config.loss.update(label_smoothing=0.1, flip_test=True)
-    config.face_net.update(width=0.25, fc_features=1024, batch_norm=True, input_scale=1 / 64)
-    config.face_net.update(dropout_rate=0.25, label_smoothing=0.1)
+    config.face_net.update(width=0.25, fc_features=1024, batch_norm=True, input_scale=1 / 64, dropout_rate=0.25)
+    config.face_net.label_smoothing = 0.1
     config.expression_net.update(features=(16, 32, 64, 128, 128), batch_norm=True, input_scale=1 / 64)
     adamw = base.small_set(batch_size=32)
     config.face_net.train.update(adamw, epochs=12.0)

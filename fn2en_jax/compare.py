@@ -19,6 +19,28 @@ from fn2en_jax.errors import UserError
 FIGURES = {'class_averaged_accuracy': 'class-averaged accuracy', 'accuracy': 'accuracy'}
 
 
+def check_alike(runs: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> None:
+    """Figures can be paired only where every method of every run has the same folds.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    found = {
+        f'{title}, {name}': tuple(sorted(method['folds']))
+        for run, title in zip(runs, titles, strict=True)
+        for name, method in run['methods'].items()
+    }
+    first = next(iter(found), '')
+    for place, folds in found.items():
+        if folds != found[first]:
+            raise UserError(
+                f'these cannot be paired: {first} has {", ".join(found[first])}, but {place} has {", ".join(folds)}; '
+                'finish all methods on all folds first'
+            )
+    if len({frozenset(run['methods']) for run in runs}) > 1:
+        raise UserError('these runs have different methods; compare runs of one experiment')
+
+
 def paired(runs: Sequence[Mapping[str, Any]], figure: str) -> dict[str, np.ndarray]:
     """Per method the figure of every fold of every run, in the same order for all methods: {name: [runs * folds]}."""
     names = [name for name in results.TITLES if all(name in run['methods'] for run in runs)]
@@ -56,9 +78,7 @@ def main() -> None:
     if not folders:
         raise UserError('name the workdirs to compare; see --help')
     runs = [workdir.read_json(Path(folder) / 'results.json') for folder in folders]
-    shapes = {tuple(sorted(fold for m in run['methods'].values() for fold in m['folds'])) for run in runs}
-    if len(shapes) > 1:
-        raise UserError('these runs have different methods or folds; compare runs of one experiment')
+    check_alike(runs, folders)
     titles = [Path(folder).name for folder in folders]
     print('\n\n'.join(table(runs, titles, figure) for figure in FIGURES))
 

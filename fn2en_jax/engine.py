@@ -128,6 +128,9 @@ class _Loop:
         facts: Mapping[str, Any],
         spent: float,
     ):
+        longest = min(pace.per_dispatch, pace.log_every, pace.last_step)
+        if longest > feed.reader.steps:
+            raise ValueError(f'dispatches of {longest} steps, but the feed is made for {feed.reader.steps}')
         self._dispatch = parallel.train_dispatch(method, feed.reader)
         self._frozen, self._key = parallel.broadcast(frozen), parallel.broadcast(np.asarray(key))
         self._feed, self._pace, self._checkpoints, self._hooks = feed, pace, checkpoints, hooks
@@ -157,8 +160,6 @@ class _Loop:
         return parallel.unreplicate(carry)[1]
 
     def _advance(self, carry: PyTree, step: int, count: int) -> tuple[PyTree, dict[str, Any]]:
-        if count > self._feed.reader.steps:
-            raise ValueError(f'a dispatch of {count} steps, but the feed is made for {self._feed.reader.steps}')
         arrays = self._resident or parallel.place(self._feed.reader, self._feed.arrays(step, count))
         if count not in self._counts:
             self._counts[count] = parallel.broadcast(np.int32(count))

@@ -9,7 +9,7 @@ import importlib.metadata
 import math
 import platform
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -59,12 +59,14 @@ def run(config: ml_collections.ConfigDict, folder: str, mode: str = 'train') -> 
     path = Path(folder)
     with workdir.only_run(path), workdir.disk_errors(path):
         workdir.claim(path, {**plain(config), 'data_fingerprint': _fingerprint(config, data)})
-        workdir.write_json(path / 'folds.json', folds.to_json(every, data.expressions))
+        earlier = _earlier(path, data)
+        if not (earlier and config.fold == 'none'):  # the results there are of the folds there
+            workdir.write_json(path / 'folds.json', folds.to_json(every, data.expressions))
         tables = (f'{stage.name}\n{parameter_table(stage)}\n' for stage in stages)
         workdir.write_text(path / 'parameters.txt', '\n'.join(tables))
         if mode == 'plan':
             return {}
-        return Run(config, path, data, chosen).results()
+        return Run(config, path, data, chosen).results(earlier)
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -161,6 +163,19 @@ def choose_folds(config: ml_collections.ConfigDict, every: tuple[folds.Fold, ...
     return tuple(named)
 
 
+def _earlier(folder: Path, data: Data) -> dict[str, Any]:
+    """The `results.json` of earlier runs in the workdir, {} where there is none.
+
+    Raises:
+        UserError: when it is damaged, or is not of this data.
+    """
+    path = folder / 'results.json'
+    found = workdir.read_json(path) if path.exists() else {}
+    if found and found.get('class_names') != list(data.expressions.class_names):
+        raise UserError(f'{path} is not of this run: its classes are others; move it away, or use another --workdir')
+    return found
+
+
 def _fingerprint(config: ml_collections.ConfigDict, data: Data) -> dict[str, str]:
     """Of everything a run reads, '' for what it does not: a workdir must not go on with other pictures or weights."""
     weights = config.face_net.weights if 'finetune' in stage_names(config) else ''
@@ -187,12 +202,14 @@ class Run:
         names = stage_names(config)
         self._total = len(chosen) * len(names) - (len(chosen) - 1) * (FACE_NET in names)
 
-    def results(self) -> dict[str, Any]:
-        """Trains what is not trained yet and writes `results.json`, tables and plots."""
+    def results(self, earlier: Mapping[str, Any]) -> dict[str, Any]:
+        """Trains what is not trained yet and writes `results.json`, tables and plots.
+
+        earlier: what `results.json` held before, {} for nothing.
+        """
         with self._signals():
             scores = {fold.name: self._fold(fold) for fold in self._folds}
-        path, names = self._folder / 'results.json', self._data.expressions.class_names
-        earlier = workdir.read_json(path) if path.exists() else {}
+        names = self._data.expressions.class_names
         found = {
             'class_names': list(names),
             'methods': results.join(scores, earlier.get('methods', {}), names),
@@ -214,12 +231,12 @@ class Run:
                 self._folder / f'confusion_{name}.png',
             )
         workdir.write_json(self._folder / 'results.json', found)
+        if self._config.fold == 'none':
+            print('\nTrained on everything (config.fold=none): there is nothing left to test on.')
         if found['methods']:
             text = results.table(found['methods'], found['class_names'])
             workdir.write_text(self._folder / 'results.txt', text + '\n')
             print(f'\n{text}\n')
-        else:
-            print('\nTrained on everything (config.fold=none): there is nothing left to test on.\n')
         print(f'Results, plots and learning curves are in {self._folder}')
 
     # One fold.
@@ -350,7 +367,9 @@ class Run:
     def _feed(self, stage: Stage, key: Any) -> engine.Feed:
         size, augment, pace = stage.batch_size, augmentation(self._config), self._pace(stage)
         if stage.train.in_memory:
-            return batches.Resident(stage.train, batch_size=size, augmentation=augment, steps=pace.per_dispatch)
+            # A dispatch also ends at a row of metrics. Rounded up, so that nearly equal folds share compiled steps.
+            steps = min(pace.per_dispatch, 1 << (pace.log_every - 1).bit_length())
+            return batches.Resident(stage.train, batch_size=size, augmentation=augment, steps=steps)
         steps = min(pace.per_dispatch, pace.log_every)
         return batches.Streamed(stage.train, batch_size=size, augmentation=augment, key=key, steps=steps)
 

@@ -26,7 +26,10 @@ class Metrics:
 
     def rewind(self, fold: str, stage: str, step: int) -> None:
         """Forgets the rows and events of a stage after `step`, which a resumed run is about to write again."""
-        self._events(fold, stage, purge_step=step + 1)
+        run = _run(fold, stage)
+        if run in self._writers:
+            self._writers[run].close()
+        self._writers[run] = self._events(run, purge_step=step + 1)
         kept = [row for row in self.rows() if (row['fold'], row['stage']) != (fold, stage) or row['step'] <= step]
         workdir.write_text(self._path, ''.join(json.dumps(row) + '\n' for row in kept))
 
@@ -35,10 +38,12 @@ class Metrics:
         row = {'fold': fold, 'stage': stage, 'step': step, 'epoch': round(epoch, 4), **values}
         with self._path.open('a', encoding='utf-8') as file:
             file.write(json.dumps(row) + '\n')
-        events = self._events(fold, stage)
+        run = _run(fold, stage)
+        if run not in self._writers:
+            self._writers[run] = self._events(run)
         for name, value in values.items():
-            events.add_scalar(name, value, step)
-        events.flush()
+            self._writers[run].add_scalar(name, value, step)
+        self._writers[run].flush()
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows so far; the half of a line that a kill may have left at the end is ignored."""
@@ -51,13 +56,15 @@ class Metrics:
         for writer in self._writers.values():
             writer.close()
 
-    def _events(self, fold: str, stage: str, purge_step: int | None = None) -> tensorboardX.SummaryWriter:
-        """The stage's TensorBoard events; those from `purge_step` on in older files are no longer shown."""
-        run = f'{fold}/{stage}' if fold else stage
-        if run not in self._writers:
-            folder = str(self._folder / 'tensorboard' / run)
-            self._writers[run] = tensorboardX.SummaryWriter(folder, purge_step=purge_step)
-        return self._writers[run]
+    def _events(self, run: str, purge_step: int | None = None) -> tensorboardX.SummaryWriter:
+        """A new file of TensorBoard events; those from `purge_step` on in older files are no longer shown."""
+        # Names end in seconds: without the suffix, a second file of the same second would replace the first.
+        folder, suffix = str(self._folder / 'tensorboard' / run), '' if purge_step is None else f'.{purge_step}'
+        return tensorboardX.SummaryWriter(folder, purge_step=purge_step, filename_suffix=suffix)
+
+
+def _run(fold: str, stage: str) -> str:
+    return f'{fold}/{stage}' if fold else stage
 
 
 class Progress:

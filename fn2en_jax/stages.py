@@ -278,6 +278,8 @@ class Stages:
         model = method.student if isinstance(method, FeatureRegression) else method.model
         image = jnp.zeros((1, *self.image_shape), jnp.float32)
         steps_per_epoch = _steps_per_epoch(len(train), config.batch_size)
+        if _last_step(config.epochs, steps_per_epoch) * config.batch_size >= 2**31:
+            raise UserError(f'{name} would see more than 2^31 images; give it fewer epochs (config.{name}.epochs)')
         return Stage(
             name=name,
             fold='' if name == FACE_NET else self._fold.name,

@@ -90,9 +90,11 @@ def _with_known_sets(config: Mapping[str, Any], old: Mapping[str, Any]) -> dict[
 def _compare(path: Path, config: Mapping[str, Any]) -> None:
     old, new = dict(flatten(read_json(path))), dict(flatten(json.loads(json.dumps(config))))
     missing = object()
-    # A run without a face net does not know the identities; that is no difference.
+    # What one of the two has not read (identities or weights, without a face net to train) is no difference.
     unknown = {
-        key for key in old.keys() & new.keys() if key.startswith('data_fingerprint.') and '' in (old[key], new[key])
+        key
+        for key in old.keys() | new.keys()
+        if key.startswith('data_fingerprint.') and '' in (old.get(key, ''), new.get(key, ''))
     }
     differing = [
         f'{key} ({json.dumps(old[key]) if key in old else "unset"} there, '

@@ -49,10 +49,14 @@ def test_a_batch_depends_on_key_and_step_alone():
     assert not np.array_equal(ids_of_steps(rng.stream(4, 'stage'), steps, 8, 30), straight)
 
 
-@pytest.mark.parametrize('count', [5, 210, 1025])
-def test_a_dispatch_sorts_once_for_all_its_steps(count):
-    """A long dispatch from the middle of the run gives what its steps give by themselves."""
-    first, steps, batch_size = 7, 40, 16
+@pytest.mark.parametrize(('count', 'first'), [(5, 7), (210, 7), (1025, 7), (33, 2), (225, 14), (1, 3)])
+def test_a_dispatch_has_the_orders_of_all_its_steps(count, first):
+    """A long dispatch from the middle of the run gives what its steps give by themselves.
+
+    33 and 225 are the fewest of their padded length, and the dispatch starts at the end of an epoch: as many epochs as
+    there can be.
+    """
+    steps, batch_size = 40, 16
     epochs = epoch_orders(
         KEY, first, steps=steps, batch_size=batch_size, padded=padded_length(count), count=jnp.int32(count)
     )
@@ -61,6 +65,17 @@ def test_a_dispatch_sorts_once_for_all_its_steps(count):
         for step in range(first, first + steps)
     ]
     np.testing.assert_array_equal(np.stack(each), ids_of_steps(KEY, first + np.arange(steps), batch_size, count))
+
+
+def test_no_step_sorts(feeds):
+    """Only a dispatch does, for all its steps."""
+    resident, _, _ = feeds
+    arrays, step = resident.arrays(0), jnp.int32(5)
+    prepared = jax.eval_shape(lambda: resident.reader.prepare(arrays, KEY, step))
+    prepare = jax.make_jaxpr(lambda step: resident.reader.prepare(arrays, KEY, step))(step)
+    one_step = jax.make_jaxpr(lambda x, step: resident.reader.select(x, KEY, step, jnp.arange(8)))(prepared, step)
+    assert 'sort[' in str(prepare)
+    assert 'sort[' not in str(one_step)
 
 
 def test_padding_leaves_the_orders_as_they_are():

@@ -11,7 +11,7 @@ import pytest
 
 from fn2en_jax import checkpoint, engine, parallel
 from fn2en_jax.data.augmentation import centre_crop
-from fn2en_jax.data.batches import Streamed
+from fn2en_jax.data.batches import Resident, Streamed
 from tests import faces, toy
 
 pytestmark = [
@@ -52,6 +52,12 @@ def test_rows_are_means_over_the_steps_and_examples_since_the_last_row(straight)
         assert np.isfinite(values['loss'])
     assert state.stats['steps'] == 20
     assert log.rows[-1][1]['loss'] < log.rows[0][1]['loss']
+
+
+def test_a_feed_made_for_shorter_dispatches_is_refused_before_anything_is_trained(tmp_path):
+    feed = Resident(toy.EXAMPLES, batch_size=8, augmentation=toy.AUGMENTATION, steps=2)
+    with pytest.raises(ValueError, match='dispatches of 3 steps, but the feed is made for 2'):
+        toy.fit(tmp_path, feed=feed)
 
 
 def test_a_last_short_row_is_reported_too(tmp_path):

@@ -1,5 +1,6 @@
 """launch.py as a user meets it: real processes, bad input, one clear line, exit code 2, nothing half-written."""
 
+import json
 import os
 import subprocess
 import sys
@@ -73,6 +74,18 @@ def test_a_good_table_is_planned_and_folds_are_written(faces: Path):
     assert 'scratch' in done.stdout
     assert '"4.png"' in (work / 'folds.json').read_text()
     assert not list(work.glob('*/scratch'))  # nothing was trained
+
+
+def test_results_of_earlier_runs_are_kept_with_their_folds(faces: Path):
+    """`fold=none` tests nothing, so it must not replace the folds that the results there are of."""
+    work = faces.parent / 'work'
+    assert launch(*flags(faces)).returncode == 0
+    listed = (work / 'folds.json').read_bytes()
+    (work / 'results.json').write_text(json.dumps({'class_names': sorted(CLASSES), 'methods': {}}))
+    assert launch(*flags(faces, '--config.fold=none')).returncode == 0
+    assert (work / 'folds.json').read_bytes() == listed
+    (work / 'results.json').write_text(json.dumps({'class_names': ['awe', 'boredom'], 'methods': {}}))
+    rejected(launch(*flags(faces)), 'results.json is not of this run: its classes are others')
 
 
 def test_help_explains_itself():

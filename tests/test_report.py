@@ -54,13 +54,14 @@ def test_going_on_from_a_step_forgets_only_the_later_rows_of_that_stage(metrics)
 
 def test_going_on_from_a_step_hides_the_later_events_from_tensorboard(tmp_path):
     """A session that starts at step 11 makes TensorBoard drop what older files hold from there on."""
-    metrics = report.Metrics(tmp_path)
-    metrics.rewind('fold0', 'stage2', 10)
-    metrics.write('fold0', 'stage2', 15, 3.75, {'loss': 0.0})
-    metrics.close()
-    (path,) = (tmp_path / 'tensorboard' / 'fold0' / 'stage2').iterdir()
-    starts = [event.step for event in events(path) if event.session_log.status == SessionLog.START]
-    assert starts == [11]
+    for step in (0, 10):  # a run, and the same after a kill
+        metrics = report.Metrics(tmp_path)
+        metrics.rewind('fold0', 'stage2', step)
+        metrics.write('fold0', 'stage2', step + 5, 3.75, {'loss': 0.0})
+        metrics.close()
+    found = [events(path) for path in (tmp_path / 'tensorboard' / 'fold0' / 'stage2').iterdir()]
+    starts = [event.step for file in found for event in file if event.session_log.status == SessionLog.START]
+    assert sorted(starts) == [1, 11]
 
 
 def events(path) -> list[Event]:

@@ -352,17 +352,21 @@ def test_verify_of_a_file_that_vanished(write, faces):
     assert "line 4: 'c.png': cannot be read (No such file or directory)" in refusal(tables.verify, table)
 
 
-def test_verify_refuses_copies_that_contradict_each_other(write, faces):
-    (faces / 'd.png').write_bytes((faces / 'a.png').read_bytes())
-    message = refusal(tables.verify, tables.read_expressions(write(GOOD)))
-    assert message.endswith("line 5: 'd.png': the very image of 'a.png', but with another label, subject, fold")
-
-
-def test_verify_warns_of_copies(write, faces, caplog):
-    (faces / 'e.png').write_bytes((faces / 'a.png').read_bytes())
+def test_copies_are_warned_of(write, caplog):
+    """Line 4 is a copy of line 2 of another person, and line 5 one with another label besides."""
+    table = tables.read_expressions(write(GOOD))
     with caplog.at_level('WARNING', logger='absl'):
-        tables.verify(tables.read_expressions(write(GOOD + 'e.png,anger,ann,0\n')))
-    assert "copies of other images, byte for byte: 1 ('e.png' of 'a.png')." in caplog.text
+        tables.warn_of_copies(table, 'wxyz')
+        assert not caplog.text
+        tables.warn_of_copies(table, 'wxww')
+    assert "2 images are byte for byte copies of others ('c.png' of 'a.png' ...)" in caplog.text
+    assert '1 with another label, 2 in another fold or split' in caplog.text
+
+
+def test_copies_in_a_folder_have_no_folds(folder, caplog):
+    with caplog.at_level('WARNING', logger='absl'):
+        tables.warn_of_copies(tables.read_folder(folder), 'ww_')
+    assert "'joy/a.PNG' of 'anger/b.PNG'): 1 with another label, 0 in another fold" in caplog.text
 
 
 # ------------------------------------------------------------------- a folder per class

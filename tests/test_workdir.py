@@ -40,6 +40,13 @@ def test_identities_that_were_not_opened_are_no_difference(tmp_path):
             workdir.claim(tmp_path, other)
 
 
+def test_a_fingerprint_that_older_workdirs_lack_is_no_difference(tmp_path):
+    workdir.claim(tmp_path, {'data_fingerprint': {'expressions': 'a'}})
+    workdir.claim(tmp_path, {'data_fingerprint': {'expressions': 'a', 'face_net_weights': 'b'}})
+    with pytest.raises(UserError, match=r'data_fingerprint\.face_net_weights'):
+        workdir.claim(tmp_path, {'data_fingerprint': {'expressions': 'a', 'face_net_weights': 'c'}})
+
+
 def test_other_settings_are_refused_and_every_differing_key_is_named(tmp_path):
     workdir.claim(tmp_path, CONFIG)
     before = (tmp_path / 'config.json').read_bytes()

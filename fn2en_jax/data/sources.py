@@ -67,12 +67,13 @@ def open_data(source: str, expressions: str, identities: str, reading: Reading, 
         raise UserError(f"config.data.source is {source!r}; use 'synthetic', 'csv' or 'folder'")
     if source != SYNTHETIC and not expressions:
         raise UserError(f'config.data.source is {source!r}: name the {source} with --config.data.expressions=PATH')
-    labelled, mark = _open_expressions(source, expressions, reading)
-    persons, other = None, ''
-    if need_identities and (identities or source == SYNTHETIC):
-        persons, other = _open_identities(identities or SYNTHETIC, reading)
-        _warn_of_shared(persons, labelled)
-    return Data(labelled, persons, {'expressions': mark, 'identities': other})
+    labelled = _open_expressions(source, expressions, reading)
+    if not (need_identities and (identities or source == SYNTHETIC)):
+        return Data(labelled.examples, None, {'expressions': labelled.mark, 'identities': ''})
+    persons = _open_identities(identities or SYNTHETIC, reading)
+    _warn_of_shared(persons, labelled)
+    marks = {'expressions': labelled.mark, 'identities': persons.mark}
+    return Data(labelled.examples, persons.examples, marks)
 
 
 def open_csv(path: str, class_names: tuple[str, ...], reading: Reading) -> Examples:
@@ -82,10 +83,19 @@ def open_csv(path: str, class_names: tuple[str, ...], reading: Reading) -> Examp
         UserError: for whatever is wrong with the file.
     """
     table = tables.read_expressions(path, class_names=class_names, complete=False)
-    return _load(_table_builder(table), reading, class_names=class_names)[0]
+    return _load_table(table, reading, class_names).examples
 
 
-def _open_expressions(source: str, path: str, reading: Reading) -> tuple[Examples, str]:
+@dataclasses.dataclass(frozen=True)
+class _Opened:
+    """A set, its fingerprint, and what tells its files' bytes apart (nothing for rendered faces)."""
+
+    examples: Examples
+    mark: str
+    digests: frozenset[str] = frozenset()
+
+
+def _open_expressions(source: str, path: str, reading: Reading) -> _Opened:
     if source == SYNTHETIC:
         counts = reading.synthetic
         return _load(
@@ -100,15 +110,15 @@ def _open_expressions(source: str, path: str, reading: Reading) -> tuple[Example
             reading,
         )
     read = tables.read_expressions if source == 'csv' else tables.read_folder
-    return _load(_table_builder(read(path)), reading)
+    return _load_table(read(path), reading)
 
 
-def _open_identities(path: str, reading: Reading) -> tuple[Examples, str]:
+def _open_identities(path: str, reading: Reading) -> _Opened:
     if path == SYNTHETIC:
         counts = reading.synthetic
         persons, images = counts['identity_persons'], counts['identity_images']
         return _load(_rendered('identities', reading, persons=persons, per_person=images), reading)
-    return _load(_table_builder(tables.read_identities(path)), reading)
+    return _load_table(tables.read_identities(path), reading)
 
 
 def _rendered(kind: str, reading: Reading, **counts: int) -> MakeBuilder:
@@ -116,13 +126,15 @@ def _rendered(kind: str, reading: Reading, **counts: int) -> MakeBuilder:
     return lambda data_dir: synthetic_faces.builder(kind, data_dir=data_dir, **fields)
 
 
-def _table_builder(table: tables.Table) -> MakeBuilder:
-    return functools.partial(table_faces.TableFaces, config=table_faces.table_config(table))
+def _load_table(table: tables.Table, reading: Reading, class_names: tuple[str, ...] | None = None) -> _Opened:
+    config = table_faces.table_config(table)
+    digests = config.digests or ()
+    tables.warn_of_copies(table, digests)
+    opened = _load(functools.partial(table_faces.TableFaces, config=config), reading, class_names)
+    return dataclasses.replace(opened, digests=frozenset(digests))
 
 
-def _load(
-    make_builder: MakeBuilder, reading: Reading, class_names: tuple[str, ...] | None = None
-) -> tuple[Examples, str]:
+def _load(make_builder: MakeBuilder, reading: Reading, class_names: tuple[str, ...] | None = None) -> _Opened:
     builder = store.prepare(make_builder, reading.data_dir)
     examples = store.load(
         builder,
@@ -131,11 +143,11 @@ def _load(
         class_names=class_names,
         in_memory_bytes=reading.in_memory_bytes,
     )
-    return examples, f'{builder.name}/{builder.builder_config.name}/{builder.version}'
+    return _Opened(examples, f'{builder.name}/{builder.builder_config.name}/{builder.version}')
 
 
-def _warn_of_shared(identities: Examples, expressions: Examples) -> None:
-    shared = folds.shared_persons(identities, expressions)
+def _warn_of_shared(identities: _Opened, expressions: _Opened) -> None:
+    shared = folds.shared_persons(identities.examples, expressions.examples)
     if shared:
         logging.warning(
             '%d persons are in both sets, so the face net will have seen persons who are tested: %s%s',
@@ -143,3 +155,5 @@ def _warn_of_shared(identities: Examples, expressions: Examples) -> None:
             ', '.join(shared[:5]),
             ' ...' if len(shared) > 5 else '',
         )
+    if same := len(identities.digests & expressions.digests):
+        logging.warning('%d images are in both sets, so the face net will have seen images that are tested', same)

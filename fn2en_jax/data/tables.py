@@ -8,7 +8,6 @@ import collections
 import concurrent.futures
 import csv
 import dataclasses
-import hashlib
 import io
 import os
 import posixpath
@@ -110,35 +109,44 @@ def read_folder(folder: str | Path, *, class_names: Sequence[str] | None = None,
 
 
 def verify(table: Table) -> None:
-    """Decodes every image of the table once, on all cores, and warns of images that are there twice.
+    """Decodes every image of the table once, on all cores.
 
     Raises:
-      UserError: lists the files that are empty, damaged, of no accepted format, or of absurd dimensions, and the
-        copies of one image about which the table says different things.
+      UserError: lists the files that are empty, damaged, of no accepted format, or of absurd dimensions.
     """
     problems = Problems(table.source)
-    first: dict[str, int] = {}
-    copies: list[str] = []
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        for row, (fault, digest) in enumerate(pool.map(_examine, table.paths)):
-            line, name = table.lines[row] if table.lines else None, quoted(table.files[row])
-            other = row if fault else first.setdefault(digest, row)
+        for row, fault in enumerate(pool.map(_fault, table.paths)):
             if fault:
-                problems.add(line, f'{name}: {fault}')
-            elif said := _differences(table, row, other):
-                problems.add(line, f'{name}: the very image of {quoted(table.files[other])}, but with another {said}')
-            elif other != row:
-                copies.append(f'{name} of {quoted(table.files[other])}')
+                problems.add(table.lines[row] if table.lines else None, f'{quoted(table.files[row])}: {fault}')
     problems.raise_if_any()
-    if copies:
-        logging.warning(
-            '%s: copies of other images, byte for byte: %d (%s%s). Images count as often as they are there, and '
-            'where no subjects are given, a copy may be tested that was trained on.',
-            table.source,
-            len(copies),
-            ', '.join(copies[:3]),
-            ' ...' if len(copies) > 3 else '',
-        )
+
+
+def warn_of_copies(table: Table, digests: Sequence[str]) -> None:
+    """Warns of images that are there twice under different names, as they are in many published sets.
+
+    digests: N strings that are equal where the bytes of two files are.
+    """
+    first: dict[str, int] = {}
+    pairs = [(row, first.setdefault(digest, row)) for row, digest in enumerate(digests)]
+    pairs = [(row, other) for row, other in pairs if other != row]
+    if not pairs:
+        return
+    relabelled = sum(table.labels[row] != table.labels[other] for row, other in pairs)
+    places = [column for column in (table.folds, table.splits) if column]
+    moved = sum(any(column[row] != column[other] for column in places) for row, other in pairs)
+    row, other = pairs[0]
+    logging.warning(
+        '%s: %d images are byte for byte copies of others (%s of %s%s): %d with another label, %d in another fold or '
+        'split. A copy may be tested that was trained on, and the accuracy will look better than it is.',
+        table.source,
+        len(pairs),
+        quoted(table.files[row]),
+        quoted(table.files[other]),
+        ' ...' if len(pairs) > 1 else '',
+        relabelled,
+        moved,
+    )
 
 
 class Problems:
@@ -427,19 +435,12 @@ def _check_tests(folds: Sequence[int] | None, splits: Sequence[str] | None, prob
                 problems.add(None, f'fold {number} has no test image, but fold {max(folds)} exists')
 
 
-def _examine(path: Path) -> tuple[str, str]:
-    """What keeps this image from being used, or nothing; and what tells its bytes from others."""
+def _fault(path: Path) -> str:
+    """What keeps this image from being used, or nothing."""
     try:
-        data = path.read_bytes()
-        images.decode(data, channels=3)
+        images.decode(path.read_bytes(), channels=3)
     except UserError as error:
-        return str(error), ''
+        return str(error)
     except OSError as error:
-        return f'cannot be read ({error.strerror})', ''
-    return '', hashlib.sha256(data).hexdigest()
-
-
-def _differences(table: Table, row: int, other: int) -> str:
-    """The columns in which two rows differ."""
-    columns = {'label': table.labels, 'subject': table.subjects, 'fold': table.folds, 'split': table.splits}
-    return ', '.join(name for name, column in columns.items() if column and column[row] != column[other])
+        return f'cannot be read ({error.strerror})'
+    return ''

@@ -119,4 +119,5 @@ def _shifted(x: Array, *, axis: int, count: int, backwards: bool = False) -> Arr
 def _together(image: Array, gradient: Array) -> int:
     """How many images of a batch go into one matrix product: a divisor of B."""
     each = math.prod(image.shape[1:]) + math.prod(gradient.shape[1:])
-    return math.gcd(len(image), 2 ** max(0, round(math.log2(_NUMBERS / each))))
+    most = max(1, round(_NUMBERS / each))
+    return max(count for count in range(1, len(image) + 1) if len(image) % count == 0 and count <= most)

@@ -20,9 +20,13 @@ HASHED_BYTES = 1 << 30  # up to this total the pixels decide whether a set has c
 
 @dataclasses.dataclass(eq=False)
 class TableConfig(tfds.core.BuilderConfig):
-    """Names one state of one table: another word or pixel gives another `name`, hence another folder."""
+    """Names one state of one table: another word or pixel gives another `name`, hence another folder.
+
+    `digests` tell the bytes of the files apart, N strings; None where the files are too many bytes to read.
+    """
 
     table: tables.Table | None = dataclasses.field(default=None, repr=False)
+    digests: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
 
 
 class TableFaces(tfds.core.GeneratorBasedBuilder):
@@ -81,15 +85,14 @@ def table_config(table: tables.Table) -> TableConfig:
       UserError: an image cannot be read.
     """
     stem = re.sub('[^a-z0-9]+', '_', table.source.resolve().stem.lower()).strip('_') or 'table'
-    return TableConfig(name=f'{stem}-{_content_hash(table)[:16]}', table=table)
-
-
-def _content_hash(table: tables.Table) -> str:
-    by_content = sum(_stat(path)[0] for path in table.paths) <= HASHED_BYTES
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        states = list(pool.map(_digest if by_content else _stat, table.paths))
-    columns = [table.files, table.labels, table.subjects, table.folds, table.splits, states]
-    return hashlib.sha256(json.dumps(columns).encode()).hexdigest()
+    stats = [_stat(path) for path in table.paths]
+    digests = None
+    if sum(size for size, _ in stats) <= HASHED_BYTES:
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            digests = tuple(pool.map(_digest, table.paths))
+    columns = [table.files, table.labels, table.subjects, table.folds, table.splits, digests or stats]
+    content = hashlib.sha256(json.dumps(columns).encode()).hexdigest()
+    return TableConfig(name=f'{stem}-{content[:16]}', table=table, digests=digests)
 
 
 def _digest(path: Path) -> str:
