@@ -28,5 +28,5 @@ def get_config(argument: str = 'all') -> ml_collections.ConfigDict:
     config.stage1.update(adamw, epochs=8.0, reduction='mean', standardise=True, unlabelled=True)
     config.stage2.update(adamw, epochs=90.0)
     config.scratch.update(adamw, epochs=160.0)
-    config.report.evals_per_stage = 3
+    config.report.evals_per_stage = 2
     return config
