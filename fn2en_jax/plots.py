@@ -36,13 +36,15 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 def _stage_panel(axis: Any, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
     accuracy = any('accuracy' in row for row in rows)
     figure = 'accuracy' if accuracy else 'loss'
+    drawn = {}  # one line of each colour, for the legend
     for fold in dict.fromkeys(row['fold'] for row in rows):
         for name, colour in COLOURS.items():
             key = figure if name == 'train' else f'test_{figure}'
             points = [(row['epoch'], row[key]) for row in rows if row['fold'] == fold and key in row]
             if points:
                 x, y = zip(*points, strict=True)
-                axis.plot(x, y, color=colour, linewidth=1.4, alpha=0.8, marker='o' if name == 'test' else '', ms=3)
+                style = {'color': colour, 'linewidth': 1.4, 'alpha': 0.8, 'marker': 'o' if name == 'test' else ''}
+                (drawn[name],) = axis.plot(x, y, markersize=3, **style)
     axis.set_title(stage, color=INK, fontsize=11, loc='left')
     axis.set_xlabel('epoch')
     if accuracy:
@@ -51,8 +53,7 @@ def _stage_panel(axis: Any, stage: str, rows: Sequence[Mapping[str, Any]]) -> No
     else:
         axis.set_ylabel('regression loss per image')
         axis.set_yscale('log')
-    handles = [axis.plot([], [], color=colour, label=name)[0] for name, colour in COLOURS.items()]
-    axis.legend(handles=handles, frameon=False, fontsize=9)
+    axis.legend(drawn.values(), drawn.keys(), frameon=False, fontsize=9)
     _tidy(axis)
 
 
