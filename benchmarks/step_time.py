@@ -52,6 +52,7 @@ HIDDEN = 256
 RATE = 1e-9  # so small that random inputs do not make the nets diverge; the work is the same
 PER_DISPATCH = 50  # the default of config.steps_per_dispatch
 SECONDS = 0.5  # a measurement takes as many steps as fill this time
+FEWEST_STEPS = 3  # and at least these: a dispatch has a price of its own, and training never makes one for one step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,7 +261,7 @@ def measure(runners: dict[str, Runner], repeats: int) -> dict[str, np.ndarray]:
     """Seconds per step of every runner, [repeats]; the runners take turns, after a warm-up each."""
     for run in runners.values():
         run(1)
-    steps = {name: max(1, round(SECONDS / _timed(run, 1))) for name, run in runners.items()}
+    steps = {name: max(FEWEST_STEPS, round(SECONDS / _timed(run, 1))) for name, run in runners.items()}
     rounds = [{name: _timed(run, steps[name]) for name, run in runners.items()} for _ in range(repeats)]
     return {name: np.asarray([times[name] for times in rounds]) for name in runners}
 
