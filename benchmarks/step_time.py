@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from configs import base
 from fn2en_jax import parallel, rng
 from fn2en_jax.data.augmentation import Augmentation
 from fn2en_jax.data.batches import Resident
@@ -50,7 +51,7 @@ STAGES = ('finetune', 'stage1', 'stage2')
 NUM_CLASSES = 7
 HIDDEN = 256
 RATE = 1e-9  # so small that random inputs do not make the nets diverge; the work is the same
-PER_DISPATCH = 50  # the default of config.steps_per_dispatch
+PER_DISPATCH = base.get_config().steps_per_dispatch
 SECONDS = 0.5  # a measurement takes as many steps as fill this time
 FEWEST_STEPS = 3  # and at least these: a dispatch has a price of its own, and training never makes one for one step
 

@@ -102,7 +102,7 @@ def get_config(argument: str = 'fn2en') -> ml_collections.ConfigDict:
     face.dropout_rate = 0.5  # while it learns persons
     face.input_scale = 1.0  # multiplies the mean-subtracted image; 1 for published weights
     face.label_smoothing = 0.0
-    face.train = stage(learning_rate=1e-2, drop_epochs=(30, 40), new_layers_multiplier=1.0)
+    face.train = stage(learning_rate=1e-2, drop_epochs=(30, 40))
 
     net = config.expression_net = ml_collections.ConfigDict()
     net.features = (64, 128, 256, 512, 512)

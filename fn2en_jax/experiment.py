@@ -179,7 +179,7 @@ def _earlier(folder: Path, data: Data) -> dict[str, Any]:
 def _fingerprint(config: ml_collections.ConfigDict, data: Data) -> dict[str, str]:
     """Of everything a run reads, '' for what it does not: a workdir must not go on with other pictures or weights."""
     weights = config.face_net.weights if 'finetune' in stage_names(config) else ''
-    return {**data.fingerprint, 'face_net_weights': files.digest(weights) if weights else ''}
+    return {**data.fingerprint, 'face_net_weights': files.sha256(weights) if weights else ''}
 
 
 def _keep_compiled_steps(folder: str) -> None:

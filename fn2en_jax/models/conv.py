@@ -2,7 +2,7 @@
 
 Everywhere the values are those of plain `jax.lax`. On the CPU alone, convolutions and gradients take another way to the
 same values (`conv_cpu`); the choice is made when a program is lowered for its platform, so programs for GPU and TPU
-hold no trace of it. The price is that reverse-mode differentiation only, and only once, goes through both.
+hold no trace of it. The price is that forward-mode differentiation does not go through them.
 """
 
 from collections.abc import Callable

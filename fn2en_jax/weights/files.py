@@ -93,14 +93,9 @@ def unsound(net: Net) -> list[str]:
 
 
 def sha256(path: str) -> str:
-    """The SHA-256 of a file, local or gs://, in hexadecimal."""
+    """The SHA-256 of a file, local or gs://, in hexadecimal. Raises UserError as `local`."""
     with local(path).open('rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
-def digest(path: str) -> str:
-    """What tells this file's bytes from those of another."""
-    return sha256(path)[:16]
 
 
 def local(path: str) -> Path:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -84,11 +85,10 @@ def read_zip(file: Bytes, path: str, wish: Wish) -> Net:
         UserError: when the file is no such archive, is damaged, holds more than a state dict, or is no VGG-16.
     """
     _check_directory(file)
-    # The library meets bytes from anywhere and raises whatever comes to hand.
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except Exception as error:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error, OverflowError) as error:
         raise damaged(f'no readable zip archive: {type(error).__name__}') from error
     names = {member.filename: member for member in members}
     pickled = [name for name in names if name == 'data.pkl' or name.endswith('/data.pkl')]
