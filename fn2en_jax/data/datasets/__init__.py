@@ -1,0 +1,1 @@
+"""The published sets: one file each, one explicit table."""

@@ -1,0 +1,143 @@
+"""What a published set is before it is stored: its files on disk, its records, and what was expected of it."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fn2en_jax.data.video import VideoFrame
+from fn2en_jax.errors import UserError
+
+EXPRESSIONS = ('anger', 'contempt', 'disgust', 'fear', 'happiness', 'neutral', 'sadness', 'surprise')
+
+_JUNK = {'__macosx', 'thumbs.db', 'desktop.ini'}  # hidden files are passed over as well
+
+Point = tuple[float, float]  # x, y in pixels of the source image
+Box = tuple[float, float, float, float]  # x, y, width, height in pixels of the source image
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Record:
+    """One image of a published set, not read yet.
+
+    Attributes:
+        image: where it is: a file, uint8 pixels [h,w] or [h,w,3], or a frame of a clip.
+        file: its source name, unique in the set: the path below the set's own root, or 'row 17' of a table.
+        label: the expression, one of EXPRESSIONS.
+        subject: who is shown, '' where nobody said.
+        sequence: which sequence it is a frame of, unique in the set; '' for a still.
+        frame: its number in the sequence, as the file counts; -1 for a still.
+        split: 'train', 'validation', 'test', or '' where the set brings no split.
+        folds: for sets with official folds a word of one letter per fold: 't'rain, 'v'alidation, t'e'st.
+        box: the face, where the set tells.
+        points: left eye, right eye (left and right of the image), tip of the nose, left and right corner of the
+            mouth, where the set tells.
+    """
+
+    image: Path | np.ndarray | VideoFrame
+    file: str
+    label: str
+    subject: str = ''
+    sequence: str = ''
+    frame: int = -1
+    split: str = ''
+    folds: str = ''
+    box: Box | None = None
+    points: tuple[Point, Point, Point, Point, Point] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a set's folder turned out to hold.
+
+    Attributes:
+        records: in the order in which they are stored.
+        edition: which known edition this is, for people: 'aligned faces, 891 + 431'.
+        expected: published number of records per class, or per 'split/class'; {} where nobody published one.
+        missing: names of what should be there and is not, for people.
+        skipped: names of what is there and cannot be used, each with its reason.
+    """
+
+    records: tuple[Record, ...]
+    edition: str
+    expected: Mapping[str, int]
+    missing: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A published set: how people get it, and how its folder is read.
+
+    Attributes:
+        name: what `config.data.source` calls it.
+        title: what people call it.
+        access: where to apply for it or download it, one line.
+        layout: what to put into the folder, one line.
+        faces: what its images need: 'align', 'box', or 'none' where they come cropped.
+    """
+
+    name: str
+    title: str
+    access: str
+    layout: str
+    faces: str
+
+    def find(self, tree: 'Tree') -> Found:
+        """Lists the records below a folder.
+
+        Raises:
+            UserError: when this is not the set at all; made by `foreign`.
+        """
+        raise NotImplementedError
+
+    def foreign(self, tree: 'Tree', looked_for: str) -> UserError:
+        """The refusal of a folder that is not this set, in one line."""
+        return UserError(
+            f'{tree.root}: not {self.title}: no {looked_for}; expected there: {self.layout}. To get it: {self.access}'
+        )
+
+
+class Tree:
+    """All files below some folders, listed once; hidden files and what file browsers leave behind are passed over.
+
+    Links to files are followed only when they end inside the folder; links to folders are not.
+    """
+
+    def __init__(self, root: Path, unpacked: Sequence[Path] = ()):
+        """root: what the user named; unpacked: folders into which its archives were extracted."""
+        self.root = root
+        listed = sorted(name_path for folder in (root, *unpacked) for name_path in _walk(folder))
+        self.files: dict[str, Path] = dict(listed)
+
+    def match(self, pattern: str) -> Iterator[tuple[re.Match[str], Path]]:
+        """Files whose path below the root, with '/' between its parts, ends as `pattern` (case is ignored).
+
+        The pattern must begin where a part of the path begins: 'Emotion/S' does not match 'MyEmotion/S'.
+        Yields the match (of the pattern alone) and the file, in the order of the paths.
+        """
+        compiled = re.compile(rf'(?:^|.*/)(?:{pattern})$', re.IGNORECASE)
+        for name, path in self.files.items():
+            if found := compiled.match(name):
+                yield found, path
+
+
+def _walk(root: Path) -> Iterator[tuple[str, Path]]:
+    real = os.path.realpath(root)
+    for folder, folders, files in os.walk(root, onerror=_refuse):
+        folders[:] = sorted(name for name in folders if not _junk(name))
+        for name in files:
+            path = Path(folder, name)
+            if not _junk(name) and (not path.is_symlink() or Path(os.path.realpath(path)).is_relative_to(real)):
+                yield path.relative_to(root).as_posix(), path
+
+
+def _junk(name: str) -> bool:
+    return name.startswith('.') or name.lower() in _JUNK
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(f'{error.filename}: cannot be read as a folder ({error.strerror})') from error
