@@ -14,6 +14,31 @@ def methods(argument: str) -> tuple[str, ...]:
     return METHODS if argument == 'all' else (argument,)
 
 
+def options(argument: str, **known: str) -> tuple[str, dict[str, str]]:
+    """Divides 'fn2en,classes=6' into the method and the options of a dataset's file.
+
+    Args:
+        argument: the text after the colon.
+        **known: every option of the file with its default.
+
+    Returns:
+        The method ('fn2en' if none is named), and all options.
+
+    Raises:
+        ValueError: for an option that the file does not know.
+    """
+    method, chosen = 'fn2en', dict(known)
+    for part in filter(None, argument.split(',')):
+        name, equals, value = part.partition('=')
+        if not equals:
+            method = name
+        elif name not in known:
+            raise ValueError(f'unknown option {name!r} after the colon; there are {", ".join(known) or "none"}')
+        else:
+            chosen[name] = value
+    return method, chosen
+
+
 def stage(**overrides) -> ml_collections.ConfigDict:
     """How one stage trains."""
     config = ml_collections.ConfigDict()
@@ -59,12 +84,23 @@ def get_config(argument: str = 'fn2en') -> ml_collections.ConfigDict:
     config.compilation_cache = ''  # where compiled steps are kept; '' is ~/.cache/fn2en_jax/xla, 'none' is nowhere
 
     data = config.data = ml_collections.ConfigDict()
-    data.source = 'synthetic'  # 'synthetic', 'csv' or 'folder'
+    data.source = 'synthetic'  # 'synthetic', 'csv', 'folder', or a published set: python -m fn2en_jax.datasets
     data.expressions = ''  # csv: file, expression[, subject][, fold | split]; folder: one sub-folder per class
     data.identities = ''  # csv: file, identity, for training the face net; 'synthetic' for rendered persons
     data.data_dir = ''  # where prepared sets are kept; '' is ~/.cache/fn2en_jax/data
     data.in_memory_bytes = 4 << 30  # larger sets stay on disk and stream from the host
     data.num_folds = 5  # folds made when the data brings none
+    data.folds_file = ''  # folds of yours, in the form of a workdir's folds.json
+    data.faces = ''  # 'align', 'box', 'none'; '': what a published set needs, and nothing for your own photographs
+    data.no_face = 'keep'  # 'keep' the centre of an image in which no face is found, or 'drop' it
+    # Published sets; the zero values are the set's own protocol.
+    data.manual_dir = ''  # the folder with the licensee's download; needed until the set is prepared
+    data.classes = 0  # how many: 6, 7 or 8 of CK+
+    data.fold_rule = ''  # 'step' or 'blocks' over ascending persons, or 'official'
+    data.fold_subjects = 'all'  # whose IDs are dealt to folds: 'all', or 'chosen', who show one of the classes
+    data.test_split = ''  # 'validation' or 'test'
+    data.extra = ''  # another published set that joins the training part, such as 'fer2013'
+    data.extra_manual_dir = ''
     data.channels = 3  # 1: grey, 3: RGB
     data.stored_size = 256  # pixels; faces are kept at this side
     data.crop_size = 224  # pixels; what the nets see
@@ -96,6 +132,7 @@ def get_config(argument: str = 'fn2en') -> ml_collections.ConfigDict:
     face.colour_order = ''  # 'rgb' or 'bgr', for a weight file that cannot tell
     face.layers = 'all'  # of the weight file: 'all', or 'convolutions' to start fc6 and fc7 anew
     face.mean_rgb = (129.1863, 104.7624, 93.5940)  # subtracted from images of 0..255; that of the weight file
+    face.image_size = 0  # pixels; enlarges smaller images to what a trained net wants; 0: the crop as it is
     face.width = 1.0  # multiplies every number of channels
     face.fc_features = 4096  # before `width`
     face.batch_norm = False

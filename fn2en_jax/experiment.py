@@ -21,13 +21,14 @@ from absl import logging
 
 from fn2en_jax import checkpoint, engine, metrics, parallel, plots, report, results, workdir
 from fn2en_jax.data import batches, folds
+from fn2en_jax.data.datasets import DATASETS
 from fn2en_jax.data.examples import Examples
 from fn2en_jax.data.sources import Data
 from fn2en_jax.errors import UserError
 from fn2en_jax.methods import METHODS
 from fn2en_jax.methods.base import NetState
 from fn2en_jax.plan import describe, parameter_table
-from fn2en_jax.stages import FACE_NET, Stage, Stages, augmentation, open_sets, stage_names
+from fn2en_jax.stages import FACE_NET, Stage, Stages, augmentation, faces_cut, open_sets, stage_names
 from fn2en_jax.weights import files
 from fn2en_jax.weights.canonical import ALL, COLOUR_ORDERS, CONVOLUTIONS_ONLY
 
@@ -87,6 +88,8 @@ def check(config: ml_collections.ConfigDict) -> None:
             f'config.data.crop_size is {config.data.crop_size}; it must be at least 32 and at most '
             f'config.data.stored_size, which is {config.data.stored_size}'
         )
+    if config.face_net.image_size and config.face_net.image_size < 32:
+        raise UserError(f'config.face_net.image_size is {config.face_net.image_size}; it must be 0 or at least 32')
     if config.data.channels not in (1, 3):
         raise UserError(f'config.data.channels is {config.data.channels}; use 1 (grey) or 3 (RGB)')
     if config.face_net.colour_order not in ('', *COLOUR_ORDERS):
@@ -144,7 +147,10 @@ def all_folds(config: ml_collections.ConfigDict, data: Data) -> tuple[folds.Fold
     """Every fold of the set; for `config.fold` 'none' the one that trains on everything."""
     if config.fold == 'none':
         return (folds.all_data(data.expressions),)
-    return folds.make_folds(data.expressions, num_folds=config.data.num_folds, seed=config.seed)
+    published = config.data.source in DATASETS
+    if config.data.folds_file:
+        return folds.read_json(config.data.folds_file, data.expressions)
+    return folds.make_folds(data.expressions, num_folds=config.data.num_folds, seed=config.seed, published=published)
 
 
 def choose_folds(config: ml_collections.ConfigDict, every: tuple[folds.Fold, ...]) -> tuple[folds.Fold, ...]:
@@ -259,7 +265,10 @@ class Run:
         test = self._data.expressions.take(fold.test)
         frozen = stage.frozen(lambda earlier: self._net(stages, fold, earlier))
         outputs = self._evaluate(stage, test, parallel.replicate(self._net(stages, fold, name)), frozen)
-        return metrics.classification(outputs['logits'], test.labels, test.class_names)
+        figures = metrics.classification(outputs['logits'], test.labels, test.class_names)
+        if test.sequences is not None:
+            figures.update(metrics.sequence_votes(outputs['logits'], test.labels, test.sequences))
+        return figures
 
     # One stage.
 
@@ -340,7 +349,8 @@ class Run:
     def _facts(self, stage: Stage) -> dict[str, Any]:
         """What a checkpoint must say for its net to be used without this run."""
         data = self._config.data
-        preprocessing = {key: data[key] for key in ('stored_size', 'crop_size', 'channels')}
+        preprocessing = {key: data[key] for key in ('stored_size', 'crop_size', 'channels', 'no_face')}
+        preprocessing['faces'] = faces_cut(self._config)
         names = list(stage.train.class_names)
         return {'class_names': names, 'preprocessing': preprocessing, 'last_step': stage.last_step}
 

@@ -54,6 +54,29 @@ def classification(scores: np.ndarray, labels: np.ndarray, class_names: Sequence
     return summarise(matrix, class_names)
 
 
+def sequence_votes(scores: np.ndarray, labels: np.ndarray, sequences: Sequence[str]) -> dict[str, Any]:
+    """How often a whole sequence is recognised: the class of the highest mean probability over its frames.
+
+    Frames of one sequence with different labels (its neutral first frame, its last frames) vote apart.
+
+    Args:
+        scores: logits [N,K].
+        labels: [N].
+        sequences: N names; '' for a still, which votes for itself.
+
+    Returns:
+        sequence_accuracy and num_sequences.
+    """
+    probabilities = np.exp(scores - scores.max(axis=1, keepdims=True), dtype=np.float64)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    keys = [(name or str(i), int(label)) for i, (name, label) in enumerate(zip(sequences, labels, strict=True))]
+    group = {key: k for k, key in enumerate(dict.fromkeys(keys))}
+    votes = np.zeros((len(group), scores.shape[1]))
+    np.add.at(votes, [group[key] for key in keys], probabilities)
+    hits = votes.argmax(axis=1) == [label for _, label in group]
+    return {'sequence_accuracy': float(hits.mean()), 'num_sequences': len(hits)}
+
+
 def summarise(confusion: np.ndarray, class_names: Sequence[str] | None = None) -> dict[str, Any]:
     """The figures of a confusion matrix [K,K], rows the truth, ready for JSON. To pool folds, add matrices.
 

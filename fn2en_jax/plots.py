@@ -1,4 +1,4 @@
-"""Pictures of a run: learning curves and confusion matrices, as PNG."""
+"""Pictures of runs: learning curves, confusion matrices, the comparison of supervising layers; as PNG."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -82,6 +82,28 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str]
     axis.set(xlabel='predicted', ylabel='true')
     axis.set_title(title, color=INK, fontsize=11, loc='left')
     figure.colorbar(picture, ax=axis, shrink=0.85, label='share of the true class')
+    _save(figure, path)
+
+
+def layers(accuracies: Mapping[str, np.ndarray], teacher: float, path: Path) -> None:
+    """Accuracy by supervising layer: the mean over folds, each fold as a dot, the fine-tuned face net as a line.
+
+    Args:
+        accuracies: per layer, of each fold, [folds], 0..1.
+        teacher: of the fine-tuned face net, mean over folds.
+        path: the PNG to write.
+    """
+    figure = Figure(figsize=(1.6 + 0.7 * len(accuracies), 3.4), layout='constrained')
+    axis = figure.subplots()
+    places = np.arange(len(accuracies))
+    axis.axhline(100 * teacher, color=COLOURS['test'], linewidth=1.2, linestyle='--', label='fine-tuned face net')
+    axis.plot(places, [100 * values.mean() for values in accuracies.values()], color=COLOURS['train'], label='FN2EN')
+    for place, values in zip(places, accuracies.values(), strict=True):
+        axis.plot(np.full(len(values), place), 100 * values, 'o', color=COLOURS['train'], markersize=4)
+    axis.set_xticks(places, list(accuracies))
+    axis.set(xlabel='supervising layer', ylabel='class-averaged accuracy, %')
+    axis.legend(frameon=False, fontsize=9)
+    _tidy(axis)
     _save(figure, path)
 
 

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -68,15 +68,24 @@ def _run(fold: str, stage: str) -> str:
 
 
 class Progress:
-    """Progress of one stage: a bar on a terminal, a plain line every few seconds elsewhere."""
+    """Progress of long work: a bar on a terminal, a plain line every few seconds elsewhere."""
 
-    def __init__(self, title: str, begin: int, last: int, *, stream: TextIO | None = None, every_seconds: float = 10.0):
+    def __init__(
+        self,
+        title: str,
+        begin: int,
+        last: int,
+        *,
+        unit: str = 'step',
+        stream: TextIO | None = None,
+        every_seconds: float = 10.0,
+    ):
         self._stream = stream or sys.stderr
-        self._title, self._last, self._every = title, last, every_seconds
+        self._title, self._last, self._every, self._unit = title, last, every_seconds, unit
         self._printed = -every_seconds
         self._first: tuple[float, int] | None = None
         self._bar = (
-            tqdm(total=last, initial=begin, desc=title, unit='step', file=self._stream, leave=True)
+            tqdm(total=last, initial=begin, desc=title, unit=unit, file=self._stream, leave=True)
             if self._stream.isatty()
             else None
         )
@@ -96,11 +105,25 @@ class Progress:
         self._printed = now
         done = step - self._first[1]
         eta = f'  ETA {clock((now - self._first[0]) * (self._last - step) / done)}' if done else ''
-        print(f'{self._title}: step {step}/{self._last}  {note}{eta}', file=self._stream, flush=True)
+        print(f'{self._title}: {self._unit} {step}/{self._last}  {note}{eta}', file=self._stream, flush=True)
 
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def preparing() -> Callable[[str, int, int], None]:
+    """Shows how many images are prepared, when told the name of the set, how many are done and of how many."""
+    bars: dict[str, Progress] = {}
+
+    def show(name: str, done: int, total: int) -> None:
+        if name not in bars:
+            bars[name] = Progress(f'preparing {name}', 0, total, unit='image')
+        bars[name].update(done, {})
+        if done == total:
+            bars.pop(name).close()
+
+    return show
 
 
 def clock(seconds: float) -> str:

@@ -1,12 +1,13 @@
 """From the outputs of every fold to `results.json` and the table a run ends with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fn2en_jax import metrics
 
+VOTES = 'sequence_accuracy'  # of sets of sequences; see metrics.sequence_votes
 TITLES = {'scratch': 'Train from scratch (BN)', 'finetune': 'VGG fine-tune', 'fn2en': 'FN2EN'}
 SPREAD = ('accuracy', 'class_averaged_accuracy', 'macro_f1')  # figures with a mean and a spread over folds
 
@@ -23,8 +24,8 @@ def summarise(folds: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]
         sample, over folds; 0 for one fold) of the figures per fold, and `folds`.
     """
     matrices = np.stack([fold['confusion_matrix'] for fold in folds.values()])
-    pooled = metrics.summarise(matrices.sum(0), class_names)
-    values = {name: [fold[name] for fold in folds.values()] for name in SPREAD}
+    pooled = {**metrics.summarise(matrices.sum(0), class_names), **_sequences(folds.values())}
+    values = {name: [fold[name] for fold in folds.values()] for name in (*SPREAD, VOTES) if name in pooled}
     return {
         **pooled,
         'mean': {name: float(np.mean(value)) for name, value in values.items()},
@@ -63,6 +64,9 @@ def table(methods: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]) 
     for name in order:
         cells = [_cell(methods[name], figure) for figure in SPREAD]
         lines.append(f'{TITLES[name]:26}{cells[0]:>16}{cells[1]:>18}{cells[2]:>16}{methods[name]["num_examples"]:>9}')
+    if all(VOTES in method for method in methods.values()):
+        lines += ['', 'whole sequences, by the mean of their frames']
+        lines += [f'{TITLES[name]:26}{_cell(methods[name], VOTES):>16}' for name in order]
     width = max(10, *(len(name) + 2 for name in class_names))
     lines += ['', 'accuracy per class, %', ' ' * 26 + ''.join(f'{name:>{width}}' for name in class_names)]
     for name in order:
@@ -70,6 +74,15 @@ def table(methods: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]) 
         cells = ['-' if values[c] is None else f'{100 * values[c]:.1f}' for c in class_names]
         lines.append(f'{TITLES[name]:26}' + ''.join(f'{cell:>{width}}' for cell in cells))
     return '\n'.join(lines)
+
+
+def _sequences(folds: Collection[Mapping[str, Any]]) -> dict[str, Any]:
+    """The votes of whole sequences over all folds; {} where the test images are stills."""
+    if not all(VOTES in fold for fold in folds):
+        return {}
+    count = sum(fold['num_sequences'] for fold in folds)
+    hits = sum(fold[VOTES] * fold['num_sequences'] for fold in folds)
+    return {VOTES: hits / count, 'num_sequences': count}
 
 
 def _cell(method: Mapping[str, Any], figure: str) -> str:

@@ -12,11 +12,13 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from fn2en_jax import engine, optim, parallel, rng, workdir
+from fn2en_jax import engine, optim, parallel, report, rng, workdir
 from fn2en_jax.data.augmentation import Augmentation
+from fn2en_jax.data.datasets import DATASETS
 from fn2en_jax.data.examples import Examples, unlabelled
 from fn2en_jax.data.folds import Fold
-from fn2en_jax.data.sources import Data, Reading, open_data
+from fn2en_jax.data.protocols import Choice
+from fn2en_jax.data.sources import Data, Reading, Wanted, open_data
 from fn2en_jax.errors import UserError
 from fn2en_jax.methods import METHODS
 from fn2en_jax.methods.base import NetState
@@ -210,6 +212,7 @@ class Stages:
             fc_features=config.fc_features,
             input_scale=config.input_scale,
             mean_rgb=tuple(config.get('mean_rgb', MEAN_RGB)),  # workdirs older than the key have the published mean
+            image_size=config.get('image_size', 0),  # and take images as they are
             dtype=self._dtype,
         )
 
@@ -307,7 +310,8 @@ class Stages:
 
     def _check_input(self, net: Net) -> None:
         """Refuses a file whose net wants other images than the config makes."""
-        face_net, crop = self._config.face_net, self._config.data.crop_size
+        face_net = self._config.face_net
+        side = face_net.image_size or self._config.data.crop_size
         if net.mean_rgb is None:  # a bare file, of which nothing is known
             return
         mean = ','.join(f'{value:.4f}' for value in net.mean_rgb)
@@ -315,10 +319,11 @@ class Stages:
             raise UserError(f'{face_net.weights} wants RGB minus ({mean}); set --config.face_net.mean_rgb="({mean})"')
         if face_net.input_scale != net.input_scale:
             raise UserError(f'{face_net.weights} needs --config.face_net.input_scale={net.input_scale:g}')
-        if face_net.layers != CONVOLUTIONS_ONLY and net.image_size and not _same_map(net.image_size, crop):
+        if face_net.layers != CONVOLUTIONS_ONLY and net.image_size and not _same_map(net.image_size, side):
             raise UserError(
                 f'the fc6 of {face_net.weights} is for images of {net.image_size[0]}x{net.image_size[1]} and '
-                f'config.data.crop_size is {crop}; take the convolutions alone: --config.face_net.layers=convolutions'
+                f'it is given {side}x{side} (config.data.crop_size or config.face_net.image_size); '
+                'take the convolutions alone: --config.face_net.layers=convolutions'
             )
 
     def check_weights(self) -> None:
@@ -366,21 +371,42 @@ def stage_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
 
 def open_sets(config: ml_collections.ConfigDict) -> Data:
     """Opens the sets that `config.data` names; identities only for training a face net, or when stage 1 wants them."""
+    data = config.data
     needs_face_net = any(FACE_NET in METHODS[method] for method in config.methods)
-    return open_data(
-        config.data.source,
-        config.data.expressions,
-        config.data.identities,
-        reading(config),
-        need_identities=needs_face_net and (not config.face_net.weights or config.stage1.unlabelled),
+    wanted = Wanted(
+        data.source,
+        data.expressions,
+        data.identities,
+        data.manual_dir,
+        Choice(data.classes, data.fold_rule, data.num_folds, data.fold_subjects, data.test_split),
+        data.extra,
+        data.extra_manual_dir,
     )
+    need_identities = needs_face_net and (not config.face_net.weights or config.stage1.unlabelled)
+    return open_data(wanted, reading(config), need_identities=need_identities)
 
 
 def reading(config: ml_collections.ConfigDict) -> Reading:
     """How the config wants sets to be kept and read."""
     data = config.data
     folder = data.data_dir or str(workdir.cache('data'))
-    return Reading(folder, data.stored_size, data.channels, data.in_memory_bytes, data.synthetic)
+    return Reading(
+        folder,
+        data.stored_size,
+        data.channels,
+        data.in_memory_bytes,
+        data.synthetic,
+        data.get('faces', ''),  # workdirs older than these keys took images as they are
+        data.get('no_face', 'keep'),
+        report.preparing(),
+    )
+
+
+def faces_cut(config: ml_collections.ConfigDict) -> str:
+    """How the faces that the run's nets see are cut out: 'align', 'box' or 'none'."""
+    data = config.data
+    needed = DATASETS[data.source].faces if data.source in DATASETS else 'none'
+    return data.get('faces', '') or needed
 
 
 def augmentation(config: ml_collections.ConfigDict) -> Augmentation:
@@ -396,8 +422,8 @@ def _last_step(epochs: float, steps_per_epoch: int) -> int:
     return max(1, round(epochs * steps_per_epoch))
 
 
-def _same_map(image_size: tuple[int, int], crop: int) -> bool:
-    return all(side // SMALLEST_SIDE == crop // SMALLEST_SIDE for side in image_size)
+def _same_map(image_size: tuple[int, int], given: int) -> bool:
+    return all(side // SMALLEST_SIDE == given // SMALLEST_SIDE for side in image_size)
 
 
 def _variables(net: NetState) -> dict[str, PyTree]:

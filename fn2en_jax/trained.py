@@ -15,7 +15,7 @@ from fn2en_jax.data.sources import Data, Reading
 from fn2en_jax.errors import UserError
 from fn2en_jax.methods import METHODS
 from fn2en_jax.methods.base import NetState
-from fn2en_jax.stages import FACE_NET, Stages, reading
+from fn2en_jax.stages import FACE_NET, Stages, faces_cut, reading
 from fn2en_jax.types import PyTree
 
 
@@ -39,8 +39,8 @@ class Trained:
 
     @property
     def reading(self) -> Reading:
-        """How images must be read for it."""
-        return reading(self.config)
+        """How images must be read for it, faces cut out as in its training."""
+        return dataclasses.replace(reading(self.config), faces=faces_cut(self.config))
 
     def logits(self, examples: Examples) -> np.ndarray:
         """Logits [N,K] for a set whose `class_names` are the net's own.

@@ -18,6 +18,8 @@ FREE_KEYS = (
     'checkpoint',
     'report',
     'data.data_dir',
+    'data.manual_dir',
+    'data.extra_manual_dir',
     'steps_per_dispatch',
     'compilation_cache',
 )
@@ -88,7 +90,18 @@ def _with_known_sets(config: Mapping[str, Any], old: Mapping[str, Any]) -> dict[
 
 
 def _compare(path: Path, config: Mapping[str, Any]) -> None:
-    old, new = dict(flatten(read_json(path))), dict(flatten(json.loads(json.dumps(config))))
+    if found := differing(read_json(path), json.loads(json.dumps(config)), ('there', 'now')):
+        raise UserError(
+            f'the workdir {path.parent} belongs to a run with other settings: {"; ".join(found)}. '
+            'Use another --workdir, or the same settings to go on with that run'
+        )
+
+
+def differing(
+    one: Mapping[str, Any], other: Mapping[str, Any], names: tuple[str, str] = ('in one', 'in the other')
+) -> list[str]:
+    """The settings in which two runs differ that matter for their numbers, each with both values."""
+    old, new = dict(flatten(one)), dict(flatten(other))
     missing = object()
     # What one of the two has not read (identities or weights, without a face net to train) is no difference.
     unknown = {
@@ -96,17 +109,12 @@ def _compare(path: Path, config: Mapping[str, Any]) -> None:
         for key in old.keys() | new.keys()
         if key.startswith('data_fingerprint.') and '' in (old.get(key, ''), new.get(key, ''))
     }
-    differing = [
-        f'{key} ({json.dumps(old[key]) if key in old else "unset"} there, '
-        f'{json.dumps(new[key]) if key in new else "unset"} now)'
+    return [
+        f'{key} ({json.dumps(old[key]) if key in old else "unset"} {names[0]}, '
+        f'{json.dumps(new[key]) if key in new else "unset"} {names[1]})'
         for key in sorted(old.keys() | new.keys())
         if old.get(key, missing) != new.get(key, missing) and not _free(key) and key not in unknown
     ]
-    if differing:
-        raise UserError(
-            f'the workdir {path.parent} belongs to a run with other settings: {"; ".join(differing)}. '
-            'Use another --workdir, or the same settings to go on with that run'
-        )
 
 
 def _free(key: str) -> bool:

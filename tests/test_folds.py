@@ -130,9 +130,10 @@ def test_given_split_with_one_side(side, message):
         run(make([0, 1], ['a', 'b'], splits=[side, side]))
 
 
-def test_given_folds_must_cover_the_set():
-    with pytest.raises(UserError, match='1 images are not tested exactly once'):
-        run(make([0, 1, 0, 1, 0, 1], 'abcdef', folds=[0, 0, 1, 1, 1, -1]))
+def test_what_is_given_no_fold_beside_folds_is_only_trained_on():
+    one, two = run(make([0, 1, 0, 1, 0, 1], 'abcdef', folds=[0, 0, 1, 1, 1, -1]))
+    assert (one.train.tolist(), one.test.tolist()) == ([2, 3, 4, 5], [0, 1])
+    assert (two.train.tolist(), two.test.tolist()) == ([0, 1, 5], [2, 3, 4])
 
 
 def test_all_data(many):

@@ -17,11 +17,11 @@ LAYERS = {
     0: ('types', 'errors', 'rng', 'trees', 'workdir', 'commands'),
     1: ('losses', 'metrics', 'optim', 'models', 'weights', 'data'),
     2: ('methods',),
-    3: ('parallel', 'checkpoint', 'report', 'plots', 'results'),
+    3: ('parallel', 'checkpoint', 'report', 'plots', 'results', 'literature'),
     4: ('engine',),
     5: ('stages', 'plan'),
     6: ('experiment', 'trained'),
-    7: ('evaluate', 'compare', 'convert'),
+    7: ('evaluate', 'compare', 'convert', 'datasets', 'report_table', 'layer_sweep'),
 }
 # Of one layer, and still in an order of their own.
 ALLOWED = {

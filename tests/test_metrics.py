@@ -99,3 +99,15 @@ def test_summary_refuses_a_matrix_that_does_not_fit():
         metrics.summarise(np.ones((2, 3)))
     with pytest.raises(ValueError, match='3 classes'):
         metrics.summarise(np.ones((2, 2)), NAMES)
+
+
+def test_sequences_vote_by_their_mean_probability():
+    logits = np.log([[0.6, 0.4], [0.1, 0.9], [0.45, 0.55], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]])
+    labels = np.array([1, 1, 0, 0, 0, 0])
+    sequences = ['a', 'a', 'b', 'b', 'a', '']
+    # a as 1: (.35, .65) right; b as 0: (.525, .475) right; a as 0: wrong; the still: wrong
+    assert metrics.sequence_votes(logits, labels, sequences) == {'sequence_accuracy': 0.5, 'num_sequences': 4}
+
+
+def test_votes_of_huge_logits():
+    assert metrics.sequence_votes(np.array([[1e4, -1e4]]), np.array([0]), ['a'])['sequence_accuracy'] == 1.0

@@ -75,3 +75,15 @@ def test_earlier_runs_of_a_workdir_are_kept_unless_judged_anew():
     assert list(joined['fn2en']['folds']) == ['fold0', 'fold2', 'fold10']
     assert [f['accuracy'] for f in joined['fn2en']['folds'].values()] == pytest.approx([0.2, 0.2, 0.8])
     assert joined['fn2en']['num_examples'] == 15
+
+
+def test_votes_of_sequences_are_pooled_by_their_numbers():
+    folds = {
+        'fold0': {**fold([[2, 0], [1, 2]]), 'sequence_accuracy': 1.0, 'num_sequences': 1},
+        'fold1': {**fold([[0, 2], [2, 1]]), 'sequence_accuracy': 0.0, 'num_sequences': 3},
+    }
+    joined = results.summarise(folds, NAMES)
+    assert (joined['sequence_accuracy'], joined['num_sequences']) == (0.25, 4)
+    assert joined['mean']['sequence_accuracy'] == 0.5
+    assert 'whole sequences' in results.table({'fn2en': joined}, NAMES)
+    assert 'whole sequences' not in results.table({'fn2en': two_folds()}, NAMES)

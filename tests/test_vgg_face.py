@@ -205,3 +205,16 @@ def test_dropout_of_an_example_does_not_depend_on_its_place():
     straight = compiled(small())(variables(), faces(), dropout_keys=keys)
     turned = compiled(small())(variables(), faces()[::-1], dropout_keys=keys[::-1])
     chex.assert_trees_all_close(turned['fc8'][::-1], straight['fc8'], rtol=1e-4, atol=1e-4)
+
+
+def test_small_images_are_enlarged_as_by_interpolation():
+    """Doubling by hand: half-pixel centres, so that the new values lie a quarter and three quarters between the old."""
+    model = VGGFace(num_classes=2, width=1 / 32, fc_features=32, dropout_rate=0.0)
+    ramp = np.broadcast_to(np.arange(32, dtype=np.float32)[None, None, :, None] * 4, (1, 32, 32, 1))
+    places = np.clip((np.arange(64) + 0.5) / 2 - 0.5, 0, 31)
+    doubled = np.broadcast_to((places * 4).astype(np.float32)[None, None, :, None], (1, 64, 64, 1))
+    variables = filled(model, jnp.zeros((1, 64, 64, 3)))
+    by_net = model.clone(image_size=64).apply(variables, ramp)
+    by_hand = model.apply(variables, doubled)
+    chex.assert_trees_all_close(by_net, by_hand, rtol=1e-4, atol=1e-4)
+    assert by_net['pool5'].shape[1:3] == (2, 2)

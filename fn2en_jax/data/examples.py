@@ -91,7 +91,10 @@ class Examples:
       subjects: who is shown, N names, or None where nobody said.
       files: N source names, unique; what reports and fold files call an image.
       folds: int32 [N], the fold in which an example is tested; -1 where none is given. None without folds.
-      splits: N of 'train', 'test' or ''; None without a split.
+      splits: N of 'train', 'validation', 'test' or ''; None without a split.
+      sequences: of which sequence each image is a frame, N names, '' for a still; None where all are stills.
+      frames: int32 [N], numbers in the sequence, -1 for a still; None where all are stills.
+      official_folds: N words with a letter per official fold, 't'rain, 'v'alidation, t'e'st; None without any.
     """
 
     images: np.ndarray | Images
@@ -101,6 +104,9 @@ class Examples:
     files: tuple[str, ...]
     folds: np.ndarray | None = None
     splits: tuple[str, ...] | None = None
+    sequences: tuple[str, ...] | None = None
+    frames: np.ndarray | None = None
+    official_folds: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         columns = {
@@ -109,6 +115,9 @@ class Examples:
             'files': self.files,
             'folds': self.folds,
             'splits': self.splits,
+            'sequences': self.sequences,
+            'frames': self.frames,
+            'official_folds': self.official_folds,
         }
         for name, column in columns.items():
             if column is not None and len(column) != len(self.images):
@@ -145,6 +154,9 @@ class Examples:
             files=tuple(self.files[i] for i in ids),
             folds=None if self.folds is None else self.folds[ids],
             splits=_pick(self.splits, ids),
+            sequences=_pick(self.sequences, ids),
+            frames=None if self.frames is None else self.frames[ids],
+            official_folds=_pick(self.official_folds, ids),
         )
 
     def class_counts(self, ids: np.ndarray | None = None) -> dict[str, int]:
@@ -162,16 +174,23 @@ def unlabelled(sets: Sequence[Examples]) -> Examples:
     Raises:
       ValueError: the sets hold images of different shapes.
     """
-    if len({part.images.shape[1:] for part in sets}) != 1:
-        raise ValueError(f'images of different shapes: {[part.images.shape[1:] for part in sets]}')
-    arrays = [part.images for part in sets if isinstance(part.images, np.ndarray)]
-    images: np.ndarray | Images = (
-        np.concatenate(arrays)
-        if len(arrays) == len(sets)
-        else Joined(tuple(InMemory(p.images) if isinstance(p.images, np.ndarray) else p.images for p in sets))
-    )
+    images = together([part.images for part in sets])
     files = tuple(file for part in sets for file in part.files)
     return Examples(images, np.zeros(len(files), np.int32), ('unlabelled',), None, files)
+
+
+def together(sets: Sequence[np.ndarray | Images]) -> np.ndarray | Images:
+    """The images of several sets behind one another; in memory if all of them are.
+
+    Raises:
+      ValueError: images of different shapes.
+    """
+    if len({images.shape[1:] for images in sets}) != 1:
+        raise ValueError(f'images of different shapes: {[images.shape[1:] for images in sets]}')
+    arrays = [images for images in sets if isinstance(images, np.ndarray)]
+    if len(arrays) == len(sets):
+        return np.concatenate(arrays)
+    return Joined(tuple(InMemory(images) if isinstance(images, np.ndarray) else images for images in sets))
 
 
 def _pick(names: tuple[str, ...] | None, ids: np.ndarray) -> tuple[str, ...] | None:

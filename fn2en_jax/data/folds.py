@@ -31,30 +31,34 @@ class Fold:
     test: np.ndarray
 
 
-def make_folds(examples: Examples, *, num_folds: int, seed: int) -> tuple[Fold, ...]:
+def make_folds(examples: Examples, *, num_folds: int, seed: int, published: bool = False) -> tuple[Fold, ...]:
     """The folds of a set: those given with it, else `num_folds` stratified ones.
 
-    A given split is a single fold, given fold numbers are one fold each. Otherwise the examples are
-    distributed so that each person stays in one fold and the class proportions are as equal as that allows;
-    where persons are unknown, by class alone, with a warning. `num_folds` and `seed` matter only then.
+    Official folds are taken as they are, a given split is a single fold, given fold numbers are one fold each (-1 is
+    trained on in all of them). Otherwise the examples are distributed so that each person stays in one fold and the
+    class proportions are as equal as that allows; where persons are unknown, by class alone, with a warning.
+    `num_folds` and `seed` matter only then. `published`: whether a protocol of the field prescribes who is tested, so
+    that a person on both sides is warned of and not refused.
 
     Raises:
       UserError: a fold without test or training image, a person on both sides, a class without training
         image, or too few persons for `num_folds`.
     """
-    if examples.splits is not None and any(examples.splits):
-        folds: tuple[Fold, ...] = (_split(examples),)
+    if examples.official_folds is not None:
+        folds: tuple[Fold, ...] = _official(examples.official_folds)
+    elif examples.splits is not None and any(examples.splits):
+        folds = (_split(examples),)
     elif examples.folds is not None:
         folds = _given(examples.folds)
     else:
         folds = _stratified(examples, num_folds, seed)
-    if examples.subjects is None:
+    if examples.subjects is None and not published:
         logging.warning(
             'No subjects are given: the folds cannot be kept person-independent, so a person may be both '
             'trained on and tested, and the accuracy will look better than it is. '
             'Add a column `subject` to the table.'
         )
-    _check(folds, examples)
+    _check(folds, examples, published=published)
     return folds
 
 
@@ -146,6 +150,15 @@ def _split(examples: Examples) -> Fold:
     return Fold('test', np.flatnonzero(splits == 'train'), np.flatnonzero(splits == 'test'))
 
 
+def _official(words: Sequence[str]) -> tuple[Fold, ...]:
+    """A fold per letter of the words: 't' trains, 'e' tests, 'v' (validation) does neither."""
+    letters = np.array([list(word) for word in words])
+    return tuple(
+        Fold(f'fold{k}', np.flatnonzero(column == 't'), np.flatnonzero(column == 'e'))
+        for k, column in enumerate(letters.T)
+    )
+
+
 def _given(numbers: np.ndarray) -> tuple[Fold, ...]:
     """One fold per number up to the highest, so that a number left out shows as a fold without test."""
     return tuple(
@@ -186,12 +199,13 @@ def _tested_in(entries: Sequence[Mapping[str, Any]], examples: Examples, source:
             if numbers[place[file]] >= 0:
                 raise UserError(f'{source}: {file!r} is tested twice')
             numbers[place[file]] = k
-    if len(entries) > 1 and (numbers < 0).any():
-        raise UserError(f'{source}: {examples.files[int(np.argmin(numbers))]!r} is in the data but no fold tests it')
+    untested = (numbers < 0) & _may_be_tested(examples)
+    if len(entries) > 1 and untested.any():
+        raise UserError(f'{source}: {examples.files[int(np.argmax(untested))]!r} is in the data but no fold tests it')
     return numbers
 
 
-def _check(folds: Sequence[Fold], examples: Examples, source: str = '') -> None:
+def _check(folds: Sequence[Fold], examples: Examples, source: str = '', *, published: bool = False) -> None:
     where = f'{source}: ' if source else ''
     for fold in folds:
         for side, ids in (('test', fold.test), ('training', fold.train)):
@@ -207,17 +221,24 @@ def _check(folds: Sequence[Fold], examples: Examples, source: str = '') -> None:
         if examples.subjects is not None:
             both = {examples.subjects[i] for i in fold.train} & {examples.subjects[i] for i in fold.test}
             if both:
-                raise UserError(
-                    f'{where}{fold.name} both trains on and tests {", ".join(sorted(both)[:5])}: '
-                    'keep each person in one fold'
-                )
-    if len(folds) > 1:
-        _check_exhaustive(folds, len(examples), where)
+                _refuse_or_warn(f'{where}{fold.name} both trains on and tests {", ".join(sorted(both)[:5])}', published)
+    if len(folds) > 1 and examples.official_folds is None:
+        _check_exhaustive(folds, _may_be_tested(examples), where)
 
 
-def _check_exhaustive(folds: Sequence[Fold], count: int, where: str) -> None:
-    times = np.bincount(np.concatenate([fold.test for fold in folds]), minlength=count)
-    if (times != 1).any():
-        raise UserError(
-            f'{where}{int((times != 1).sum())} images are not tested exactly once; the folds must divide the set'
-        )
+def _may_be_tested(examples: Examples) -> np.ndarray:
+    """bool [N]: all but what is given no fold where others are, which is only trained on."""
+    return np.ones(len(examples), bool) if examples.folds is None else examples.folds >= 0
+
+
+def _refuse_or_warn(fault: str, published: bool) -> None:
+    if not published:
+        raise UserError(f'{fault}: keep each person in one fold')
+    logging.warning('%s, as the published protocol has it', fault)
+
+
+def _check_exhaustive(folds: Sequence[Fold], tested: np.ndarray, where: str) -> None:
+    """tested: bool [N], False for what is only trained on."""
+    times = np.bincount(np.concatenate([fold.test for fold in folds]), minlength=len(tested))
+    if wrong := int((times != tested).sum()):
+        raise UserError(f'{where}{wrong} images are not tested exactly once; the folds must divide the set')

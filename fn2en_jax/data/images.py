@@ -55,6 +55,12 @@ def decode(data: bytes, channels: int) -> np.ndarray:
     return _to_array(image.convert('L' if channels == 1 else 'RGB'))
 
 
+def decode_as_it_is(data: bytes) -> np.ndarray:
+    """As `decode`, with one channel for grey files and three for all others."""
+    image = _opaque(_upright(_load(data)))
+    return _to_array(image.convert(_plain_mode(image)))
+
+
 def fit(image: np.ndarray, size: int) -> np.ndarray:
     """Cuts out the central square and resizes it.
 
@@ -98,7 +104,7 @@ def storable(data: bytes) -> bytes:
     if image.format in ('PNG', 'JPEG', 'MPO') and image.mode != 'CMYK' and _turn(image) is None:
         return data
     image = _opaque(_upright(image))
-    return encode_png(_to_array(image.convert('L' if image.mode in ('1', 'L') else 'RGB')))
+    return encode_png(_to_array(image.convert(_plain_mode(image))))
 
 
 def _load(data: bytes) -> Image.Image:
@@ -122,6 +128,10 @@ def _load(data: bytes) -> Image.Image:
     except Exception as error:
         raise UserError(f'the image is truncated or damaged ({type(error).__name__}: {error})') from error
     return image
+
+
+def _plain_mode(image: Image.Image) -> str:
+    return 'L' if image.mode in ('1', 'L') else 'RGB'
 
 
 def _check_dimensions(width: int, height: int) -> None:

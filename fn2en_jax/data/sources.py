@@ -1,18 +1,24 @@
-"""Opens the sets a run names: rendered faces, a user's CSV, a user's folder."""
+"""Opens the sets a run names: rendered faces, a user's CSV or folder, a published set."""
 
 import dataclasses
 import functools
+import hashlib
+import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from absl import logging
 
-from fn2en_jax.data import folds, store, tables
+from fn2en_jax.data import folds, protocols, published, store, tables
+from fn2en_jax.data.alignment import FaceStep
 from fn2en_jax.data.builders import synthetic_faces, table_faces
+from fn2en_jax.data.datasets import DATASETS
 from fn2en_jax.data.examples import Examples
 from fn2en_jax.errors import UserError
 
 SYNTHETIC = 'synthetic'
+OWN = (SYNTHETIC, 'csv', 'folder')  # sources that need no licence
 MakeBuilder = Callable[..., Any]  # called with data_dir=, gives a TFDS builder
 
 
@@ -32,6 +38,29 @@ class Data:
 
 
 @dataclasses.dataclass(frozen=True)
+class Wanted:
+    """Which sets a run wants.
+
+    Attributes:
+        source: 'synthetic', 'csv', 'folder' or the name of a published set: where labelled faces come from.
+        expressions: the CSV or the folder.
+        identities: a CSV, 'synthetic', or '' for none; rendered expressions come with rendered identities.
+        manual_dir: folder of the download of a published set; needed until it is stored.
+        choice: how a published set is used.
+        extra: another published set that joins the training part, '' for none.
+        extra_manual_dir: folder of its download.
+    """
+
+    source: str
+    expressions: str = ''
+    identities: str = ''
+    manual_dir: str = ''
+    choice: protocols.Choice = dataclasses.field(default_factory=protocols.Choice)
+    extra: str = ''
+    extra_manual_dir: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
 class Reading:
     """How sets are kept and read.
 
@@ -41,6 +70,10 @@ class Reading:
         channels: 1 (grey) or 3 (RGB).
         in_memory_bytes: larger sets stay on disk.
         synthetic: persons, images and seed of rendered sets; see `configs/base.py`.
+        faces: how faces are cut out of published sets and users' photographs: 'align', 'box', 'none', or '' for what
+            a published set needs (none for photographs).
+        no_face: 'keep' the centre of an image without a face, or 'drop' it.
+        progress: told how many images are prepared, and of how many.
     """
 
     data_dir: str
@@ -48,26 +81,28 @@ class Reading:
     channels: int
     in_memory_bytes: int
     synthetic: Mapping[str, int]
+    faces: str = ''
+    no_face: str = 'keep'
+    progress: published.Progress | None = None
 
 
-def open_data(source: str, expressions: str, identities: str, reading: Reading, *, need_identities: bool) -> Data:
+def open_data(wanted: Wanted, reading: Reading, *, need_identities: bool) -> Data:
     """Prepares what is not prepared yet and reads it.
 
     Args:
-        source: 'synthetic', 'csv' or 'folder': where labelled faces come from.
-        expressions: the CSV or the folder.
-        identities: a CSV, 'synthetic', or '' for none; rendered expressions come with rendered identities.
+        wanted: which sets.
         reading: how.
         need_identities: whether a face net will be trained.
 
     Raises:
         UserError: for an unknown source, a missing path, and whatever is wrong with the files.
     """
-    if source not in (SYNTHETIC, 'csv', 'folder'):
-        raise UserError(f"config.data.source is {source!r}; use 'synthetic', 'csv' or 'folder'")
-    if source != SYNTHETIC and not expressions:
+    source, identities = wanted.source, wanted.identities
+    if source not in (*OWN, *DATASETS):
+        raise UserError(f'config.data.source is {source!r}; use one of {", ".join((*OWN, *DATASETS))}')
+    if source in ('csv', 'folder') and not wanted.expressions:
         raise UserError(f'config.data.source is {source!r}: name the {source} with --config.data.expressions=PATH')
-    labelled = _open_expressions(source, expressions, reading)
+    labelled = _open_published(wanted, reading) if source in DATASETS else _open_expressions(wanted, reading)
     if not (need_identities and (identities or source == SYNTHETIC)):
         return Data(labelled.examples, None, {'expressions': labelled.mark, 'identities': ''})
     persons = _open_identities(identities or SYNTHETIC, reading)
@@ -95,8 +130,31 @@ class _Opened:
     digests: frozenset[str] = frozenset()
 
 
-def _open_expressions(source: str, path: str, reading: Reading) -> _Opened:
-    if source == SYNTHETIC:
+def _open_published(wanted: Wanted, reading: Reading) -> _Opened:
+    """The set as its protocol uses it, with the extra set behind it."""
+    opened = _load_published(wanted.source, wanted.manual_dir, reading)
+    examples = protocols.apply(wanted.source, opened.examples, wanted.choice)
+    if not wanted.extra:
+        return _Opened(examples, opened.mark)
+    extra = _load_published(wanted.extra, wanted.extra_manual_dir, reading)
+    return _Opened(protocols.join(examples, extra.examples, wanted.extra), f'{opened.mark}+{extra.mark}')
+
+
+def _load_published(name: str, manual_dir: str, reading: Reading) -> _Opened:
+    dataset = published.find(name)
+    step = published.face_step(dataset, reading.faces, reading.no_face)
+    place = published.Place(manual_dir, reading.data_dir)
+    builder = published.prepare(dataset, place, step, progress=reading.progress)
+    published.warn(dataset, builder.info.metadata)
+    opened = _read(builder, reading)
+    # The name of a published set says nothing of the edition that was prepared.
+    content = [opened.examples.files, opened.examples.class_names, opened.examples.labels.tolist()]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    return dataclasses.replace(opened, mark=f'{opened.mark}/{digest}')
+
+
+def _open_expressions(wanted: Wanted, reading: Reading) -> _Opened:
+    if wanted.source == SYNTHETIC:
         counts = reading.synthetic
         return _load(
             _rendered(
@@ -109,8 +167,8 @@ def _open_expressions(source: str, path: str, reading: Reading) -> _Opened:
             ),
             reading,
         )
-    read = tables.read_expressions if source == 'csv' else tables.read_folder
-    return _load_table(read(path), reading)
+    read = tables.read_expressions if wanted.source == 'csv' else tables.read_folder
+    return _load_table(read(wanted.expressions), reading)
 
 
 def _open_identities(path: str, reading: Reading) -> _Opened:
@@ -130,12 +188,29 @@ def _load_table(table: tables.Table, reading: Reading, class_names: tuple[str, .
     config = table_faces.table_config(table)
     digests = config.digests or ()
     tables.warn_of_copies(table, digests)
+    if reading.faces not in ('', 'none'):
+        config = _with_faces(config, reading)
     opened = _load(functools.partial(table_faces.TableFaces, config=config), reading, class_names)
     return dataclasses.replace(opened, digests=frozenset(digests))
 
 
+def _with_faces(config: table_faces.TableConfig, reading: Reading) -> table_faces.TableConfig:
+    total = len(config.table.files)
+    name = config.table.source.name
+
+    def progress(done: int) -> None:
+        if reading.progress:
+            reading.progress(name, done, total)
+
+    workshop = Path(reading.data_dir).expanduser() / 'unfinished' / config.name
+    return table_faces.with_faces(config, FaceStep(reading.faces, no_face=reading.no_face), workshop, progress)
+
+
 def _load(make_builder: MakeBuilder, reading: Reading, class_names: tuple[str, ...] | None = None) -> _Opened:
-    builder = store.prepare(make_builder, reading.data_dir)
+    return _read(store.prepare(make_builder, reading.data_dir), reading, class_names)
+
+
+def _read(builder: Any, reading: Reading, class_names: tuple[str, ...] | None = None) -> _Opened:
     examples = store.load(
         builder,
         size=reading.stored_size,

@@ -22,8 +22,7 @@ from fn2en_jax.data.examples import Examples
 from fn2en_jax.errors import UserError
 
 _CHUNK = 64  # records read and decoded by one thread at a time
-
-_TEXTS = ('label', 'subject', 'file', 'split')
+_COLUMNS = ('file', 'label', 'subject', 'fold', 'split', 'sequence', 'frame', 'folds')
 
 # How ArrayRecord words what the operating system refused, for example "write() failed: No space left on
 # device; ...".
@@ -49,12 +48,12 @@ def prepare(make_builder: Callable[..., tfds.core.DatasetBuilder], data_dir: str
         damaged.
     """
     data_dir = Path(data_dir).expanduser()
-    with _disk_faults(data_dir):
+    with disk_faults(data_dir):
         data_dir.mkdir(parents=True, exist_ok=True)
-    builder = _open(make_builder, data_dir)
+    builder = open_builder(make_builder, data_dir)
     if not builder.data_path.exists():
         _write(builder, data_dir)
-        builder = _open(make_builder, data_dir)
+        builder = open_builder(make_builder, data_dir)
     if schema.SPLIT not in builder.info.splits:
         raise _damaged(builder, 'it lacks its description')
     return builder
@@ -100,6 +99,9 @@ def load(
         files=tuple(columns['file']),
         folds=np.array(columns['fold'], np.int32) if max(columns['fold']) >= 0 else None,
         splits=tuple(columns['split']) if any(columns['split']) else None,
+        sequences=tuple(columns['sequence']) if any(columns['sequence']) else None,
+        frames=np.array(columns['frame'], np.int32) if max(columns['frame']) >= 0 else None,
+        official_folds=tuple(columns['folds']) if any(columns['folds']) else None,
     )
 
 
@@ -165,7 +167,7 @@ class _Source:
 
     def columns(self) -> dict[str, list]:
         """Everything but the images, in the order of storage."""
-        columns: dict[str, list] = {name: [] for name in ('file', 'label', 'subject', 'fold', 'split')}
+        columns: dict[str, list] = {name: [] for name in _COLUMNS}
         for start in range(0, len(self), _CHUNK):
             for record in self.read(range(start, min(start + _CHUNK, len(self)))):
                 for name, column in columns.items():
@@ -185,7 +187,7 @@ def _plain(record: dict[str, Any]) -> dict[str, Any]:
     empty = [name for name, value in record.items() if value is None]
     if empty:  # what ArrayRecord returns, without complaint, for some records of a file cut short
         raise ValueError(f'a record without {", ".join(empty)}')
-    return {name: value.decode() if name in _TEXTS else value for name, value in record.items()}
+    return {name: value.decode() if name in schema.TEXTS else value for name, value in record.items()}
 
 
 def _numbers(
@@ -199,8 +201,8 @@ def _numbers(
     return np.array([number[label] for label in labels], np.int32)
 
 
-def _open(make_builder: Callable[..., tfds.core.DatasetBuilder], data_dir: Path) -> tfds.core.DatasetBuilder:
-    with _disk_faults(data_dir):
+def open_builder(make_builder: Callable[..., tfds.core.DatasetBuilder], data_dir: Path) -> tfds.core.DatasetBuilder:
+    with disk_faults(data_dir):
         try:
             return make_builder(data_dir=str(data_dir))
         except json_format.ParseError as error:
@@ -215,7 +217,7 @@ def _write(builder: tfds.core.DatasetBuilder, data_dir: Path) -> None:
     try:
         # TFDS prints about downloads, of which there are none, and makes a folder for them.
         quiet = contextlib.redirect_stdout(io.StringIO())
-        with _disk_faults(data_dir), tempfile.TemporaryDirectory() as downloads, quiet:
+        with disk_faults(data_dir), tempfile.TemporaryDirectory() as downloads, quiet:
             builder.download_and_prepare(file_format=schema.FILE_FORMAT, download_dir=downloads)
     except BaseException as error:
         if isinstance(error, UserError) and builder.data_path.exists():
@@ -235,7 +237,7 @@ def _remove_empty(folder: Path, root: Path) -> None:
 
 
 @contextlib.contextmanager
-def _disk_faults(data_dir: Path) -> Iterator[None]:
+def disk_faults(data_dir: Path) -> Iterator[None]:
     """Turns what the operating system refuses into a UserError; ArrayRecord reports it in a RuntimeError."""
     try:
         yield

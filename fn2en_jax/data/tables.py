@@ -9,6 +9,7 @@ import concurrent.futures
 import csv
 import dataclasses
 import io
+import math
 import os
 import posixpath
 import re
@@ -22,6 +23,9 @@ from fn2en_jax.errors import UserError
 
 MAX_LISTED = 20  # problems shown of one table
 SPLITS = ('train', 'test')
+POINTS = tuple(
+    f'{part}_{axis}' for part in ('left_eye', 'right_eye', 'nose', 'left_mouth', 'right_mouth') for axis in 'xy'
+)
 
 _MISSING = {
     '',
@@ -51,6 +55,7 @@ class Table:
       class_names: the label names, sorted; or those the caller prescribed, in the caller's order.
       source: the CSV file or folder.
       lines: the line of each file in the CSV, counted from 1; None for a folder.
+      points: per image five landmarks (x, y) in pixels, in the order of POINTS; None where none are given.
     """
 
     files: tuple[str, ...]
@@ -62,14 +67,15 @@ class Table:
     class_names: tuple[str, ...]
     source: Path
     lines: tuple[int, ...] | None = None
+    points: tuple[tuple[tuple[float, float], ...], ...] | None = None
 
     def __len__(self) -> int:
         return len(self.files)
 
 
 def read_expressions(path: str | Path, *, class_names: Sequence[str] | None = None, complete: bool = True) -> Table:
-    """Reads a table of expressions: columns `file, expression[, subject][, fold | split]`, or a folder per
-    class.
+    """Reads a table of expressions: columns `file, expression[, subject][, fold | split]` and the ten of POINTS where
+    landmarks are known, or a folder per class.
 
     Args:
       path: a CSV file (UTF-8, comma-separated, first line the column names) or a folder.
@@ -82,7 +88,7 @@ def read_expressions(path: str | Path, *, class_names: Sequence[str] | None = No
     Raises:
       UserError: names every problem found, up to MAX_LISTED of them, with line numbers.
     """
-    return _read(Path(path), 'expression', ('subject', 'fold', 'split'), class_names, complete)
+    return _read(Path(path), 'expression', ('subject', 'fold', 'split', *POINTS), class_names, complete)
 
 
 def read_identities(path: str | Path) -> Table:
@@ -93,7 +99,7 @@ def read_identities(path: str | Path) -> Table:
     Raises:
       UserError: as `read_expressions`.
     """
-    table = _read(Path(path), 'identity', (), None, True)
+    table = _read(Path(path), 'identity', POINTS, None, True)
     return dataclasses.replace(table, subjects=table.labels)
 
 
@@ -254,6 +260,8 @@ def _columns(path: Path, header: list[str], needed: Sequence[str], optional: Seq
     for name in known:
         if header.count(name) > 1:
             raise UserError(f'{path}: line 1: column {name} is there {header.count(name)} times')
+    if absent := [name for name in POINTS if name in optional and name not in known and set(known) & set(POINTS)]:
+        raise UserError(f'{path}: line 1: landmarks are ten columns; {", ".join(absent)} not found')
     if 'fold' in known and 'split' in known:
         raise UserError(f'{path}: line 1: columns fold and split exclude each other; keep one')
     return {name: header.index(name) for name in known}
@@ -322,6 +330,7 @@ def _table(
     names = _check_classes(rows, label, class_names, complete, problems)
     if complete:
         _check_tests(folds, splits, problems)
+    points = _check_points(rows, problems)
     problems.raise_if_any()
     return Table(
         files=_column(rows, 'file'),
@@ -333,6 +342,7 @@ def _table(
         class_names=names,
         source=source,
         lines=tuple(row.line for row in rows if row.line is not None) or None,
+        points=points,
     )
 
 
@@ -390,6 +400,24 @@ def _check_splits(rows: Sequence[_Row], problems: Problems) -> tuple[str, ...] |
         if cell not in SPLITS:
             problems.add(row.line, f'split {quoted(cell)} is neither {" nor ".join(SPLITS)}')
     return cells or None
+
+
+def _check_points(rows: Sequence[_Row], problems: Problems) -> tuple[tuple[tuple[float, float], ...], ...] | None:
+    if POINTS[0] not in rows[0].cells:
+        return None
+    return tuple(_points(row, problems) for row in rows)
+
+
+def _points(row: _Row, problems: Problems) -> tuple[tuple[float, float], ...]:
+    values = []
+    for name in POINTS:
+        try:
+            values.append(float(row.cells[name]))
+        except ValueError:
+            values.append(math.nan)
+        if not math.isfinite(values[-1]):
+            problems.add(row.line, f'{name} {quoted(row.cells[name])} is not a number of pixels')
+    return tuple(zip(values[0::2], values[1::2], strict=True))
 
 
 def _check_persons(rows: Sequence[_Row], column: str, places: Sequence[int | str] | None, problems: Problems) -> None:

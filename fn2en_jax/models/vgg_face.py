@@ -41,6 +41,8 @@ class VGGFace(nn.Module):
     axis_name: of the pmapped axis over which batch statistics are averaged; None on one device.
     input_scale: multiplies the mean-subtracted image. 1.0 for imported weights; small for nets from scratch.
     mean_rgb: what the image is reduced by; that of the published net, unless the weights come from another.
+    image_size: the side S to which images are enlarged first, bilinearly, where they come smaller than a trained net
+        wants them; 0 takes them as they are.
 
     Convs, fc6 and fc7 start He normal, fc8 Gaussian with sigma 0.01, biases at zero.
     """
@@ -54,6 +56,7 @@ class VGGFace(nn.Module):
     axis_name: str | None = None
     input_scale: float = 1.0
     mean_rgb: Sequence[float] = MEAN_RGB
+    image_size: int = 0
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool = False, dropout_keys: Array | None = None) -> dict[str, Array]:
@@ -66,8 +69,11 @@ class VGGFace(nn.Module):
         float32.
         Raises ValueError for other image shapes.
         """
-        x = normalise(image, self.input_scale, self.mean_rgb).astype(self.dtype)
-        _check_size(image)
+        x = normalise(image, self.input_scale, self.mean_rgb)
+        if self.image_size:
+            x = jax.image.resize(x, (x.shape[0], self.image_size, self.image_size, x.shape[3]), 'bilinear')
+        _check_size(x)
+        x = x.astype(self.dtype)
         activations = {}
         for block, (channels, depth) in enumerate(BLOCKS, start=1):
             for index in range(1, depth + 1):

@@ -105,7 +105,7 @@ class SyntheticFacesConfig(tfds.core.BuilderConfig):
 class SyntheticFaces(tfds.core.GeneratorBasedBuilder):
     """Faces rendered by `fn2en_jax.data.synthetic`; the version rises whenever its pictures change."""
 
-    VERSION = tfds.core.Version('1.0.0')
+    VERSION = tfds.core.Version('1.1.0')
     BUILDER_CONFIGS: ClassVar = [SyntheticFacesConfig(kind=kind, **DEFAULTS[kind]) for kind in KINDS]
     processes = 0  # that draw; 0 chooses by the size of the set
 

@@ -5,14 +5,17 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 
-from fn2en_jax.data import images, tables
+from fn2en_jax.data import images, preparation, tables
+from fn2en_jax.data.alignment import FaceStep
 from fn2en_jax.data.builders import schema
+from fn2en_jax.data.preparation import Prepared
+from fn2en_jax.data.records import Record
 from fn2en_jax.errors import UserError
 
 HASHED_BYTES = 1 << 30  # up to this total the pixels decide whether a set has changed, above it size and date
@@ -22,11 +25,13 @@ HASHED_BYTES = 1 << 30  # up to this total the pixels decide whether a set has c
 class TableConfig(tfds.core.BuilderConfig):
     """Names one state of one table: another word or pixel gives another `name`, hence another folder.
 
-    `digests` tell the bytes of the files apart, N strings; None where the files are too many bytes to read.
+    `digests` tell the bytes of the files apart, N strings; None where the files are too many bytes to read. `faces` are
+    cut out of the N images; None where these are stored as they are.
     """
 
     table: tables.Table | None = dataclasses.field(default=None, repr=False)
     digests: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
+    faces: Iterable[Prepared] | None = dataclasses.field(default=None, repr=False)
 
 
 class TableFaces(tfds.core.GeneratorBasedBuilder):
@@ -35,7 +40,7 @@ class TableFaces(tfds.core.GeneratorBasedBuilder):
     Usage: `TableFaces(config=table_config(table), data_dir=...)`, most easily through `store.prepare`.
     """
 
-    VERSION = tfds.core.Version('1.0.0')
+    VERSION = tfds.core.Version('1.1.0')
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -52,18 +57,11 @@ class TableFaces(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         table = self._table
-        for row, path in enumerate(table.paths):
-            yield (
-                row,
-                schema.example(
-                    images.storable(_bytes(path)),
-                    label=table.labels[row],
-                    file=table.files[row],
-                    subject=table.subjects[row] if table.subjects else '',
-                    fold=table.folds[row] if table.folds else schema.NO_FOLD,
-                    split=table.splits[row] if table.splits else '',
-                ),
-            )
+        faces = self.builder_config.faces
+        whole = (Prepared(images.storable(_bytes(path))) for path in table.paths)
+        for row, face in enumerate(whole if faces is None else faces):
+            if face.encoded:  # else it shows no face, and such images were to be dropped
+                yield row, _example(table, row, face)
 
     @property
     def _table(self) -> tables.Table:
@@ -73,6 +71,56 @@ class TableFaces(tfds.core.GeneratorBasedBuilder):
         """Every config is made for its table; TFDS would warn that it is not among those of the class."""
         del version
         return builder_config
+
+
+def _example(table: tables.Table, row: int, face: Prepared) -> dict[str, Any]:
+    return schema.example(
+        face.encoded,
+        label=table.labels[row],
+        file=table.files[row],
+        subject=table.subjects[row] if table.subjects else '',
+        fold=table.folds[row] if table.folds else schema.NO_FOLD,
+        split=table.splits[row] if table.splits else '',
+        face=face.face,
+        box=face.box or schema.UNKNOWN,
+        eyes=face.eyes or schema.UNKNOWN,
+    )
+
+
+def with_faces(config: TableConfig, step: FaceStep, workshop: Path, progress: Callable[[int], None]) -> TableConfig:
+    """The config of the same table with the faces cut out of its images, which is done when they are stored.
+
+    Args:
+      config: of `table_config`.
+      step: how faces are cut out.
+      workshop: see `preparation.prepare`.
+      progress: told after each image how many are done.
+    """
+    return dataclasses.replace(
+        config, name='-'.join([config.name, *step.words()]), faces=_Faces(config.table, step, workshop, progress)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Faces:
+    """The faces of a table's images, prepared when they are asked for."""
+
+    table: tables.Table
+    step: FaceStep
+    workshop: Path
+    progress: Callable[[int], None]
+
+    def __iter__(self) -> Iterator[Prepared]:
+        table = self.table
+        points: Sequence[Any] = table.points or [None] * len(table)
+        records = [
+            Record(path, file, label, points=five)
+            for path, file, label, five in zip(table.paths, table.files, table.labels, points, strict=True)
+        ]
+        for done, (_, face) in enumerate(preparation.prepare(records, self.step, self.workshop), start=1):
+            self.progress(done)
+            yield face
+        preparation.clear(self.workshop)
 
 
 def table_config(table: tables.Table) -> TableConfig:
@@ -90,7 +138,7 @@ def table_config(table: tables.Table) -> TableConfig:
     if sum(size for size, _ in stats) <= HASHED_BYTES:
         with concurrent.futures.ThreadPoolExecutor() as pool:
             digests = tuple(pool.map(_digest, table.paths))
-    columns = [table.files, table.labels, table.subjects, table.folds, table.splits, digests or stats]
+    columns = [table.files, table.labels, table.subjects, table.folds, table.splits, table.points, digests or stats]
     content = hashlib.sha256(json.dumps(columns).encode()).hexdigest()
     return TableConfig(name=f'{stem}-{content[:16]}', table=table, digests=digests)
 

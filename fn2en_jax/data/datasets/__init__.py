@@ -1,1 +1,3 @@
 """The published sets: one file each, one explicit table."""
+
+DATASETS: dict = {}

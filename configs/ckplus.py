@@ -1,0 +1,27 @@
+"""CK+: ten person-independent folds, the last three frames of every sequence.
+
+Command:  python launch.py --config=configs/ckplus.py --workdir=runs/ckplus \
+              --config.data.manual_dir=PATH --config.face_net.weights=vgg_face.safetensors
+Argument: the method (fn2en, finetune, scratch, all); classes=8 (the default: six, contempt, and the first frame as
+          neutral), 7 (without neutral) or 6 (the basic ones).  --config=configs/ckplus.py:all,classes=6
+Expected: the paper has FN2EN 96.8, fine-tune 89.9, scratch 88.7 (8 classes, 1,308 images); FN2EN 98.6 (6 classes, 927)
+Time:     not measured on a GPU yet; --mode=plan prints the floating-point operations of every stage.
+
+Persons are dealt to folds in ascending order of their IDs, step 10, over all 118 who have a label;
+--config.data.fold_subjects=chosen deals only those who show one of the classes, --config.data.fold_rule=blocks
+takes contiguous blocks.
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config(argument: str = 'fn2en') -> ml_collections.ConfigDict:
+    """The paper's settings on CK+."""
+    method, options = base.options(argument, classes='8')
+    config = base.get_config(method)
+    config.data.source = 'ckplus'
+    config.data.classes = int(options['classes'])
+    config.data.num_folds = 10
+    return config

@@ -1,0 +1,21 @@
+"""Oulu-CASIA, visible light, strong: ten person-independent folds, the last three frames of every sequence.
+
+Command:  python launch.py --config=configs/oulu_casia.py --workdir=runs/oulu_casia \
+              --config.data.manual_dir=PATH --config.face_net.weights=vgg_face.safetensors
+Argument: the method (fn2en, finetune, scratch, all).
+Expected: the paper has FN2EN 87.71, fine-tune 83.26, scratch 76.87
+Time:     not measured on a GPU yet; --mode=plan prints the floating-point operations of every stage.
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config(argument: str = 'fn2en') -> ml_collections.ConfigDict:
+    """The paper's settings on Oulu-CASIA."""
+    method, _ = base.options(argument)
+    config = base.get_config(method)
+    config.data.source = 'oulu_casia'
+    config.data.num_folds = 10
+    return config

@@ -1,0 +1,109 @@
+"""A published set, prepared by `data.preparation`, stored once through TFDS, with a report of what it held."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from fn2en_jax.data.alignment import FaceStep
+from fn2en_jax.data.builders import schema
+from fn2en_jax.data.preparation import Prepared
+from fn2en_jax.data.records import Dataset, Found, Record
+
+
+@dataclasses.dataclass(eq=False)
+class PublishedConfig(tfds.core.BuilderConfig):
+    """Names one set and how its faces are cut: `ckplus-align-256-keep`.
+
+    found and prepared are needed only where the set is not stored yet: what its folder holds, and per record what
+    `preparation.prepare` yields.
+    """
+
+    found: Found | None = dataclasses.field(default=None, repr=False)
+    prepared: Iterable[tuple[Record, Prepared]] = dataclasses.field(default=(), repr=False)
+
+
+class PublishedFaces(tfds.core.GeneratorBasedBuilder):
+    """TFDS builder of a published set; `info.metadata` is its report, see `report`."""
+
+    VERSION = tfds.core.Version('1.0.0')
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description='Faces of a published set, from the files of a licensee.',
+            features=schema.features(),
+            disable_shuffling=True,
+            metadata=tfds.core.MetadataDict(),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        del dl_manager  # nothing is downloaded: the sets need a licence
+        return {schema.SPLIT: self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        config = self.builder_config
+        stored, faults, faceless = [], [], []
+        for record, face in config.prepared:
+            if face.fault:
+                faults.append(f'{record.file}: {face.fault}')
+            if face.no_face:
+                faceless.append(record.file)
+            if face.encoded:
+                yield len(stored), _example(record, face)
+                stored.append(record)
+        self.info.metadata.update(report(config.found, stored, faults, faceless))
+
+    def _create_builder_config(self, builder_config: PublishedConfig, version: str | None) -> PublishedConfig:
+        """Every config is made for its set; TFDS would warn that it is not among those of the class."""
+        del version
+        return builder_config
+
+
+def published_config(dataset: Dataset, step: FaceStep, **needed: Any) -> PublishedConfig:
+    """The config of one set, with `found` and `prepared` where it is to be stored."""
+    return PublishedConfig(name='-'.join([dataset.name, *step.words()]), **needed)
+
+
+def report(found: Found, stored: list[Record], faults: list[str], faceless: list[str]) -> dict[str, Any]:
+    """What a set held, ready for JSON.
+
+    Returns:
+        edition; expected and stored (numbers by class, or by 'split/class'); missing and skipped (names, with their
+        reasons); no_face (names of images in which no face was found).
+    """
+    return {
+        'edition': found.edition,
+        'expected': dict(found.expected),
+        'stored': count(stored, found.expected),
+        'missing': list(found.missing),
+        'skipped': [*found.skipped, *faults],
+        'no_face': faceless,
+    }
+
+
+def count(records: list[Record], expected: Mapping[str, int]) -> dict[str, int]:
+    """Records by class, or by 'split/class' where `expected` is; classes that should be there and are not count 0."""
+    by_split = any('/' in key for key in expected)
+    numbers = dict.fromkeys(expected, 0)
+    for record in records:
+        key = f'{record.split}/{record.label}' if by_split else record.label
+        numbers[key] = numbers.get(key, 0) + 1
+    return dict(sorted(numbers.items()))
+
+
+def _example(record: Record, face: Prepared) -> dict[str, Any]:
+    return schema.example(
+        face.encoded,
+        label=record.label,
+        file=record.file,
+        subject=record.subject,
+        split=record.split,
+        sequence=record.sequence,
+        frame=record.frame,
+        folds=record.folds,
+        face=face.face,
+        box=face.box or schema.UNKNOWN,
+        eyes=face.eyes or schema.UNKNOWN,
+    )

@@ -1,0 +1,146 @@
+"""From records of a published set to encoded faces: in parallel, and without doing anything twice after a kill.
+
+Records are prepared in chunks by several processes. A finished chunk is a file of its own in the `workshop`, so that a
+preparation that was killed goes on where it stopped; `builders.published_faces` writes the chunks in order.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from fn2en_jax.data import alignment, images
+from fn2en_jax.data.records import Record
+from fn2en_jax.data.video import VideoFrame
+from fn2en_jax.errors import UserError
+
+CHUNK = 64  # records of one file in the workshop
+PARALLEL_FROM = 256  # below this many records further processes cost more than they save
+AS_IT_IS = alignment.FaceStep('none')
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """One record, ready to be stored.
+
+    Attributes:
+        encoded: PNG or JPEG; b'' when `fault` or `no_face` says why there is none.
+        face: how the face was cut out, '' where nothing was cut.
+        box, eyes: in pixels of the source; () where unknown.
+        no_face: no face was found in it.
+        fault: why it cannot be read, '' when it can.
+    """
+
+    encoded: bytes
+    face: str = ''
+    box: tuple[float, ...] = ()
+    eyes: tuple[float, ...] = ()
+    no_face: bool = False
+    fault: str = ''
+
+
+def prepare(
+    records: Sequence[Record], step: alignment.FaceStep, workshop: Path, processes: int = 0
+) -> Iterator[tuple[Record, Prepared]]:
+    """Prepares records that are not prepared yet and yields all of them in order.
+
+    Args:
+        records: of one set.
+        step: how the face is cut out.
+        workshop: folder for finished chunks; remove it with `clear` when everything is stored.
+        processes: that prepare; 0 takes one per core for sets that are worth it. The result does not depend on it.
+    """
+    workshop.mkdir(parents=True, exist_ok=True)
+    chunks = [records[start : start + CHUNK] for start in range(0, len(records), CHUNK)]
+    work = functools.partial(_chunk, step=step, workshop=workshop)
+    for chunk, path in zip(chunks, _mapped(work, chunks, processes, len(records)), strict=True):
+        for record, fields in zip(chunk, msgpack.unpackb(path.read_bytes()), strict=True):
+            yield record, Prepared(**{**fields, 'box': tuple(fields['box']), 'eyes': tuple(fields['eyes'])})
+
+
+def clear(workshop: Path) -> None:
+    """Removes what `prepare` left in the workshop."""
+    shutil.rmtree(workshop, ignore_errors=True)
+
+
+def prepare_one(record: Record, step: alignment.FaceStep) -> Prepared:
+    """Reads a record, cuts out its face, encodes it; what cannot be read is returned with its fault."""
+    try:
+        if step.mode == 'none' and isinstance(record.image, Path):
+            return Prepared(images.storable(_bytes(record.image)))
+        face = alignment.cut(_pixels(record), step, box=record.box, points=record.points)
+    except UserError as error:
+        return Prepared(b'', fault=str(error))
+    if face is None:
+        return Prepared(b'', no_face=True)
+    found = step.mode == 'none' or face.how != 'centre'
+    return Prepared(images.encode_png(face.image), face.how, _floats(face.box), _floats(face.eyes), no_face=not found)
+
+
+def _mapped(work: Any, chunks: list[Sequence[Record]], processes: int, count: int) -> Iterator[Path]:
+    processes = processes or ((os.cpu_count() or 1) if count >= PARALLEL_FROM else 1)
+    if processes == 1:
+        yield from map(work, chunks)
+        return
+    # Spawned, because a fork of a process that has started JAX's threads may deadlock.
+    with multiprocessing.get_context('spawn').Pool(processes) as pool:
+        yield from pool.imap(work, chunks)
+
+
+def _chunk(records: Sequence[Record], step: alignment.FaceStep, workshop: Path) -> Path:
+    """The file of these records, made unless it is there."""
+    path = workshop / f'{_identity(records, step)}.msgpack'
+    if not path.exists():
+        packed = msgpack.packb([dataclasses.asdict(prepare_one(record, step)) for record in records])
+        temporary = path.with_suffix(f'.{os.getpid()}.tmp')
+        temporary.write_bytes(packed)
+        os.replace(temporary, path)
+    return path
+
+
+def _identity(records: Sequence[Record], step: alignment.FaceStep) -> str:
+    """Changes when what the records show or how it is cut changes: a chunk is never used for another one's records."""
+    facts = [(record.file, _state(record.image), record.box, record.points) for record in records]
+    said = json.dumps([facts, dataclasses.asdict(step), alignment.VERSION], default=float)
+    return hashlib.sha256(said.encode()).hexdigest()[:32]
+
+
+def _state(image: Path | np.ndarray | VideoFrame) -> Any:
+    if isinstance(image, np.ndarray):
+        return hashlib.sha256(np.ascontiguousarray(image)).hexdigest()
+    if isinstance(image, VideoFrame):
+        return [_state(image.path), image.index, image.quarter_turns, image.columns]
+    try:
+        found = image.stat()
+    except OSError:
+        return 'missing'
+    return [str(image), found.st_size, found.st_mtime_ns]
+
+
+def _pixels(record: Record) -> np.ndarray:
+    """uint8 [h,w,C]; grey files stay grey."""
+    if isinstance(record.image, VideoFrame):
+        return record.image.read()
+    if isinstance(record.image, np.ndarray):
+        return record.image if record.image.ndim == 3 else record.image[..., None]
+    return images.decode_as_it_is(_bytes(record.image))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f'cannot be read ({error.strerror})') from error
+
+
+def _floats(values: Any) -> tuple[float, ...]:
+    return () if values is None else tuple(float(value) for value in np.ravel(values))

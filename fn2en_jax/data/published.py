@@ -1,0 +1,138 @@
+"""Opens a published set: from the licensee's folder to the stored one, with a report of what was found."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from absl import logging
+
+from fn2en_jax.data import archives, preparation, store
+from fn2en_jax.data.alignment import FaceStep
+from fn2en_jax.data.builders.published_faces import PublishedFaces, published_config
+from fn2en_jax.data.datasets import DATASETS
+from fn2en_jax.data.records import Dataset, Found, Tree
+from fn2en_jax.errors import UserError
+
+MAX_LISTED = 20  # names shown of a long list
+
+Progress = Callable[[str, int, int], None]  # called with the name of the set, how many images are done, of how many
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a set comes from and where it is stored.
+
+    Attributes:
+        manual_dir: the licensee's folder, '' where the set is stored already.
+        data_dir: root folder of all stored sets.
+    """
+
+    manual_dir: str
+    data_dir: str
+
+
+def find(name: str) -> Dataset:
+    """The set of this name; raises UserError for an unknown one."""
+    if name not in DATASETS:
+        raise UserError(f'unknown data set {name!r}; there are {", ".join(DATASETS)}')
+    return DATASETS[name]
+
+
+def face_step(dataset: Dataset, faces: str, no_face: str) -> FaceStep:
+    """How the faces of a set are cut out; `faces` is 'align', 'box', 'none', or '' for what the set needs.
+
+    Raises:
+        UserError: for another word.
+    """
+    mode = faces or dataset.faces
+    if mode not in ('align', 'box', 'none') or no_face not in ('keep', 'drop'):
+        raise UserError(f"faces are {mode!r}, {no_face!r}; use 'align', 'box' or 'none', and 'keep' or 'drop'")
+    return FaceStep(mode, no_face=no_face) if mode != 'none' else FaceStep('none')
+
+
+def stored(dataset: Dataset, place: Place, step: FaceStep) -> bool:
+    """Whether the set is stored with faces cut like that."""
+    return _builder(dataset, place, step).data_path.exists()
+
+
+def prepare(
+    dataset: Dataset, place: Place, step: FaceStep, *, processes: int = 0, progress: Progress | None = None
+) -> tfds.core.DatasetBuilder:
+    """The builder of the stored set, which is stored now if it is not yet.
+
+    Args:
+        dataset: which.
+        place: from where to where.
+        step: how faces are cut out.
+        processes: see `preparation.prepare`.
+        progress: told after each image.
+
+    Raises:
+        UserError: no folder is named or it is not this set; whatever `archives` and `store` refuse.
+    """
+    if stored(dataset, place, step):
+        return _builder(dataset, place, step)
+    source = _folder(dataset, place)
+    unpacked = Path(place.data_dir).expanduser() / 'unpacked' / dataset.name
+    found = dataset.find(Tree(source, archives.unpack(source, unpacked)))
+    workshop = Path(place.data_dir).expanduser() / 'unfinished' / _builder(dataset, place, step).builder_config.name
+    work = functools.partial(preparation.prepare, found.records, step, workshop, processes)
+    with store.disk_faults(workshop):
+        for done, _ in enumerate(work(), start=1):
+            if progress:
+                progress(dataset.name, done, len(found.records))
+    builder = store.prepare(_make(dataset, step, found=found, prepared=work()), place.data_dir)
+    for folder in (workshop, unpacked):
+        preparation.clear(folder)
+    return builder
+
+
+def report_lines(dataset: Dataset, report: Mapping[str, Any]) -> list[str]:
+    """What a stored set holds, line by line: expected and found numbers, then what is missing, skipped, faceless."""
+    expected, numbers = report['expected'], report['stored']
+    width = max(len(key) for key in ('class', *numbers))
+    lines = [f'{dataset.title}: {report["edition"]}, {sum(numbers.values())} images']
+    lines.append(f'  {"class":{width}}{"expected":>10}{"found":>8}')
+    for key, number in numbers.items():
+        told = expected.get(key, 0) if expected else '-'
+        lines.append(f'  {key:{width}}{told:>10}{number:>8}' + ('' if told in (number, '-') else '  differs'))
+    for title, key in (('missing', 'missing'), ('skipped', 'skipped'), ('no face found in', 'no_face')):
+        lines.extend(_listed(title, report[key]))
+    return lines
+
+
+def warn(dataset: Dataset, report: Mapping[str, Any]) -> None:
+    """One warning where a set is not as published."""
+    differing = [key for key, number in report['stored'].items() if report['expected'].get(key, number) != number]
+    if differing or report['missing'] or report['skipped']:
+        logging.warning('%s is not complete:\n%s', dataset.title, '\n'.join(report_lines(dataset, report)))
+
+
+def _listed(title: str, names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    more = [f'    ... and {len(names) - MAX_LISTED} more'] if len(names) > MAX_LISTED else []
+    return [f'  {title} {len(names)}:', *(f'    {name}' for name in names[:MAX_LISTED]), *more]
+
+
+def _folder(dataset: Dataset, place: Place) -> Path:
+    if not place.manual_dir:
+        raise UserError(
+            f'{dataset.title} is not prepared in {place.data_dir}; name the folder of your download with '
+            f'--config.data.manual_dir=PATH ({dataset.layout}). To get it: {dataset.access}'
+        )
+    folder = Path(place.manual_dir).expanduser()
+    if not folder.is_dir():
+        raise UserError(f'{folder}: no such folder; expected there for {dataset.title}: {dataset.layout}')
+    return folder
+
+
+def _builder(dataset: Dataset, place: Place, step: FaceStep) -> tfds.core.DatasetBuilder:
+    return store.open_builder(_make(dataset, step), place.data_dir)
+
+
+def _make(dataset: Dataset, step: FaceStep, **needed: Found | Any) -> Callable[..., tfds.core.DatasetBuilder]:
+    return functools.partial(PublishedFaces, config=published_config(dataset, step, **needed))

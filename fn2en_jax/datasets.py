@@ -1,0 +1,126 @@
+"""Lists the published sets, prepares one from the folder of its licensee, shows what is in it.
+
+    python -m fn2en_jax.datasets
+    python -m fn2en_jax.datasets --prepare=ckplus --manual_dir=/data/CK+
+    python -m fn2en_jax.datasets --show=ckplus --output=sheets
+
+Archives are taken as downloaded, or unpacked. Preparing is done once, in parallel, and goes on where it was stopped;
+launch.py does it by itself when it is needed.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from fn2en_jax import commands
+from fn2en_jax.errors import UserError
+
+PREPARE = flags.DEFINE_string('prepare', '', 'The set to prepare.')
+SHOW = flags.DEFINE_string('show', '', 'A prepared set of which to write contact sheets, one PNG per class.')
+MANUAL_DIR = flags.DEFINE_string('manual_dir', '', 'Folder of the download.')
+DATA_DIR = flags.DEFINE_string('data_dir', '', 'Where prepared sets are kept; default: ~/.cache/fn2en_jax/data.')
+FACES = flags.DEFINE_enum(
+    'faces', '', ['', 'align', 'box', 'none'], 'How faces are cut out; default: as the set needs.'
+)
+NO_FACE = flags.DEFINE_enum('no_face', 'keep', ['keep', 'drop'], 'What becomes of images in which no face is found.')
+OUTPUT = flags.DEFINE_string('output', '.', 'Folder for the contact sheets.')
+
+PER_SHEET = 48  # images
+SIDE = 96  # of an image on a sheet, pixels
+
+
+def main() -> None:
+    """Does what the flags ask for."""
+    if PREPARE.value:
+        prepare(PREPARE.value)
+    if SHOW.value:
+        show(SHOW.value)
+    if not PREPARE.value and not SHOW.value:
+        print('\n\n'.join(overview()))
+
+
+def overview() -> list[str]:
+    """A paragraph per set: what it is, where to get it, what to put where, whether it is prepared."""
+    from fn2en_jax.data import published
+    from fn2en_jax.data.datasets import DATASETS
+
+    paragraphs = []
+    for name, dataset in DATASETS.items():
+        ready = [
+            mode
+            for mode in ('align', 'box', 'none')
+            if published.stored(dataset, _place(), published.face_step(dataset, mode, NO_FACE.value))
+        ]
+        state = f'prepared (faces: {", ".join(ready)})' if ready else 'not prepared'
+        folder = f', {_found(name)} in {MANUAL_DIR.value}' if MANUAL_DIR.value else ''
+        paragraphs.append(
+            f'{name}: {dataset.title}\n  get it: {dataset.access}\n  put:    {dataset.layout}\n  {state}{folder}'
+        )
+    return paragraphs
+
+
+def prepare(name: str) -> None:
+    """Prepares a set and prints what was found against what was published.
+
+    Raises:
+        UserError: for an unknown set, a wrong folder, a full disk.
+    """
+    from fn2en_jax import report
+    from fn2en_jax.data import published
+
+    dataset = published.find(name)
+    step = published.face_step(dataset, FACES.value, NO_FACE.value)
+    builder = published.prepare(dataset, _place(), step, progress=report.preparing())
+    print('\n'.join(published.report_lines(dataset, builder.info.metadata)))
+    print(f'prepared in {builder.data_dir}')
+
+
+def show(name: str) -> None:
+    """Writes a contact sheet per class.
+
+    Raises:
+        UserError: when the set is not prepared, or the sheets cannot be written.
+    """
+    from fn2en_jax.data import contact_sheet, published, store
+
+    dataset = published.find(name)
+    step = published.face_step(dataset, FACES.value, NO_FACE.value)
+    builder = published.prepare(dataset, _place(), step)
+    examples = store.load(builder, size=SIDE, channels=3, in_memory_bytes=0)
+    folder = Path(OUTPUT.value)
+    for label, class_name in enumerate(examples.class_names):
+        ids = np.flatnonzero(examples.labels == label)
+        ids = ids[np.linspace(0, len(ids) - 1, min(PER_SHEET, len(ids))).astype(int)]
+        path = folder / f'{name}_{class_name}.png'
+        captions = [Path(examples.files[i]).name for i in ids]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            contact_sheet.save(path, examples.gather(ids), captions)
+        except OSError as error:
+            raise UserError(f'cannot write {path}: {error.strerror}') from error
+        print(path)
+
+
+def _place():
+    from fn2en_jax import workdir
+    from fn2en_jax.data.published import Place
+
+    return Place(MANUAL_DIR.value, DATA_DIR.value or str(workdir.cache('data')))
+
+
+def _found(name: str) -> str:
+    """'found' or 'not found', for the folder of the user; archives in it are not opened."""
+    from fn2en_jax.data import published
+    from fn2en_jax.data.records import Tree
+
+    try:
+        records = published.find(name).find(Tree(Path(MANUAL_DIR.value).expanduser())).records
+    except UserError:
+        return 'not found'
+    return f'found ({len(records)} images)'
+
+
+if __name__ == '__main__':
+    sys.exit(commands.run(main, sys.argv, __doc__ or ''))

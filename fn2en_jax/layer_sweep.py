@@ -1,0 +1,103 @@
+"""Which layer of the face net should supervise? Runs FN2EN once per layer, the paper's experiment, and compares.
+
+    python -m fn2en_jax.layer_sweep --config=configs/demo.py:fn2en --workdir=runs/layers
+
+The face net and its fine-tuning are trained once, in the workdir of the first layer, and shared. Ends with a table
+(layers.md) and a plot (layers.png) of the accuracy by layer. The same command continues a sweep that was stopped.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from fn2en_jax import commands
+from fn2en_jax.errors import UserError
+
+CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file; its methods are replaced by fn2en.')
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder with a workdir per layer.')
+LAYERS = flags.DEFINE_list('layers', 'pool1,pool2,pool3,pool4,pool5,fc6,fc7,fc8', 'The layers to compare.')
+
+SHARED = ('face_net', 'finetune')  # stages that do not depend on the layer
+
+
+def main() -> None:
+    """Runs what is not finished, then writes the comparison."""
+    from fn2en_jax import engine, plots, workdir
+    from fn2en_jax.models.vgg_face import LAYERS as KNOWN
+
+    if not WORKDIR.value or CONFIG.value is None:
+        raise UserError('--config=FILE and --workdir=FOLDER are needed; see --help')
+    if unknown := [layer for layer in LAYERS.value if layer not in KNOWN]:
+        raise UserError(f'unknown layer {", ".join(unknown)}; choose from {", ".join(KNOWN)}')
+    root = Path(WORKDIR.value)
+    try:
+        runs = {layer: _run(root, layer) for layer in LAYERS.value}
+    except engine.Interrupted as interrupted:
+        raise commands.Stopped(interrupted) from interrupted
+    text = table(runs)
+    workdir.write_text(root / 'layers.md', text + '\n')
+    figures = {layer: _figures(found) for layer, found in runs.items()}
+    plots.layers(figures, _teacher(runs), root / 'layers.png')
+    print(f'\n{text}\n\nTable and plot are in {root}')
+
+
+def table(runs: Mapping[str, Mapping[str, Any]]) -> str:
+    """Markdown: a row per layer with accuracy and class-averaged accuracy of FN2EN, then the teacher's row."""
+    lines = ['| supervised by | accuracy | class-averaged |', '|---|---|---|']
+    for layer, found in runs.items():
+        lines.append(f'| {layer} | {_cells(found["methods"]["fn2en"])} |')
+    first = next(iter(runs.values()))
+    lines.append(f'| (the fine-tuned face net itself) | {_cells(first["methods"]["finetune"])} |')
+    return '\n'.join(lines)
+
+
+def _run(root: Path, layer: str) -> dict[str, Any]:
+    from fn2en_jax import experiment
+
+    config = CONFIG.value.copy_and_resolve_references()
+    config.methods = ('fn2en',)
+    config.stage1.layer = layer
+    folder, first = root / layer, root / LAYERS.value[0]
+    if folder != first:
+        _share(first, folder)
+    print(f'\nsupervised by {layer}', flush=True)
+    return experiment.run(config, str(folder))
+
+
+def _share(first: Path, folder: Path) -> None:
+    """Gives a workdir the finished shared stages of the first one; finished checkpoints never change, so links do."""
+    for stage in sorted(path for name in SHARED for path in first.rglob(name) if path.is_dir()):
+        place = folder / stage.relative_to(first)
+        if not place.exists():
+            temporary = place.with_name(place.name + '.tmp')
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.copytree(stage, temporary, copy_function=os.link)
+            temporary.rename(place)
+
+
+def _figures(found: Mapping[str, Any]) -> np.ndarray:
+    """Class-averaged accuracy of FN2EN per fold, [folds]."""
+    return np.array([fold['class_averaged_accuracy'] for fold in found['methods']['fn2en']['folds'].values()])
+
+
+def _teacher(runs: Mapping[str, Mapping[str, Any]]) -> float:
+    return next(iter(runs.values()))['methods']['finetune']['mean']['class_averaged_accuracy']
+
+
+def _cells(method: Mapping[str, Any]) -> str:
+    cells = []
+    for figure in ('accuracy', 'class_averaged_accuracy'):
+        spread = f' ± {100 * method["std"][figure]:.1f}' if len(method['folds']) > 1 else ''
+        cells.append(f'{100 * method["mean"][figure]:.1f}{spread}')
+    return ' | '.join(cells)
+
+
+if __name__ == '__main__':
+    sys.exit(commands.run(main, sys.argv, __doc__ or ''))

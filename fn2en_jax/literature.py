@@ -1,0 +1,77 @@
+"""Published accuracies, in percent, on the sets and class counts of the paper; sources beside each table.
+
+[FN2EN] is Ding, Zhou, Chellappa, "FaceNet2ExpNet", FG 2017 (arXiv:1609.06591), whose tables also quote the others.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """What a paper's table says.
+
+    Attributes:
+        protocol: how the numbers were measured.
+        methods: accuracy of the methods of this project, by their names in `results.TITLES`.
+        others: accuracy of other methods, by the names their authors gave them.
+    """
+
+    protocol: str
+    methods: Mapping[str, float]
+    others: Mapping[str, float]
+
+
+_TEN_FOLDS = '10-fold, person-independent'
+
+# By data set, number of classes and extra training data.
+PUBLISHED = {
+    ('ckplus', 6, ''): Published(
+        f'927 images, {_TEN_FOLDS}',
+        {'fn2en': 98.6},
+        {
+            'CSPL': 89.9,
+            '3DCNN-DAP': 92.4,
+            'Inception': 93.2,
+            'AdaGabor': 93.3,
+            'STM-ExpLet': 94.2,
+            'LBPSVM': 95.1,
+            'LOMo': 95.1,
+            'BDBN': 96.7,
+            'DTAGN': 97.3,
+            'PPDN': 97.3,
+        },
+    ),
+    ('ckplus', 8, ''): Published(
+        f'1,308 images, {_TEN_FOLDS}', {'scratch': 88.7, 'finetune': 89.9, 'fn2en': 96.8}, {'AUDN': 92.1}
+    ),
+    ('oulu_casia', 6, ''): Published(
+        _TEN_FOLDS,
+        {'scratch': 76.87, 'finetune': 83.26, 'fn2en': 87.71},
+        {
+            'HOG 3D': 70.63,
+            'AdaLBP': 73.54,
+            'STM-ExpLet': 74.59,
+            'Atlases': 75.52,
+            'DTAGN': 81.46,
+            'LOMo': 82.10,
+            'PPDN': 84.59,
+        },
+    ),
+    ('tfd', 7, ''): Published('the five official folds', {'scratch': 82.5, 'finetune': 86.7, 'fn2en': 88.9}, {}),
+    ('sfew', 7, ''): Published(
+        '958 images train, 436 test (validation part)',
+        {'scratch': 39.55, 'finetune': 41.23, 'fn2en': 48.19},
+        {'AUDN': 26.14, 'STM-ExpLet': 31.73, 'Mapped LBP': 41.92, 'Inception': 47.70},
+    ),
+    ('sfew', 7, 'fer2013'): Published(
+        '958 images and FER2013 train, 436 test (validation part)',
+        {'fn2en': 55.15},
+        {'Transfer learning': 48.50, 'Multiple deep network': 52.29},
+    ),
+}
+
+
+def published(source: str, classes: int, extra: str) -> Published | None:
+    """The paper's numbers for a set, None where it has none; full frames of SFEW count as SFEW."""
+    return PUBLISHED.get((source.removesuffix('_frames'), classes, extra))

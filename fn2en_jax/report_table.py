@@ -1,0 +1,157 @@
+"""Puts finished runs beside the published numbers of their data set.
+
+    python -m fn2en_jax.report_table runs/ckplus
+    python -m fn2en_jax.report_table runs/fold0 runs/fold1 runs/fold2 --merge=runs/ckplus
+    python -m fn2en_jax.report_table runs/ckplus --format=latex
+
+Workdirs of one experiment, a fold each, are joined: their settings must agree but for the fold. Accuracies are in
+percent: mean ± standard deviation over the folds.
+"""
+
+import csv
+import io
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from fn2en_jax import commands, literature, results, workdir
+from fn2en_jax.errors import UserError
+
+FORMAT = flags.DEFINE_enum('format', 'text', ['text', 'markdown', 'csv', 'latex'], 'How the table is printed.')
+MERGE = flags.DEFINE_string('merge', '', 'Folder for the joined results.json and folds.json of the workdirs.')
+
+COLUMNS = ('method', 'ours', 'class-averaged', 'published', 'difference', 'folds')
+Rows = list[tuple[str, ...]]
+
+
+def main(folders: Sequence[str]) -> None:
+    """Prints the table of the workdirs.
+
+    Raises:
+        UserError: for a workdir without results, or workdirs that are not of one experiment.
+    """
+    if not folders:
+        raise UserError('name the workdirs; see --help')
+    config, found = joined([Path(folder) for folder in folders])
+    if MERGE.value:
+        merge(Path(MERGE.value), config, found)
+    title, rows = table(config, found)
+    print(FORMATS[FORMAT.value](title, rows))
+
+
+def joined(folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The config of the first workdir and the results of all of them.
+
+    Raises:
+        UserError: when their settings differ, or two of them judged the same fold.
+    """
+    configs = [workdir.read_json(folder / 'config.json') for folder in folders]
+    for folder, config in zip(folders[1:], configs[1:], strict=True):
+        if keys := workdir.differing(configs[0], config):
+            raise UserError(f'{folder} is of another experiment than {folders[0]}: {"; ".join(keys)}')
+    runs = [workdir.read_json(folder / 'results.json') for folder in folders]
+    _check_folds(folders, runs)
+    methods: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
+    for run in runs:
+        scores = {
+            fold: {name: method['folds'][fold] for name, method in run['methods'].items() if fold in method['folds']}
+            for fold in {fold for method in run['methods'].values() for fold in method['folds']}
+        }
+        methods = results.join(scores, methods, run['class_names'])
+        seconds.update(run['seconds'])
+    return configs[0], {**runs[0], 'methods': methods, 'seconds': seconds}
+
+
+def merge(folder: Path, config: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Writes the joined `results.json`, its table and its config into a folder.
+
+    Raises:
+        UserError: when it cannot be written, or is the workdir of another experiment.
+    """
+    with workdir.only_run(folder), workdir.disk_errors(folder):
+        workdir.claim(folder, {**config, 'fold': 'all'})
+        workdir.write_json(folder / 'results.json', found)
+        workdir.write_text(folder / 'results.txt', results.table(found['methods'], found['class_names']) + '\n')
+
+
+def table(config: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, Rows]:
+    """The title and the rows of the table, every row as long as COLUMNS; '' where there is no number."""
+    data, methods = config['data'], found['methods']
+    classes = len(found['class_names'])
+    paper = literature.published(data['source'], classes, data.get('extra', ''))
+    title = f'{data["source"]}{" + " + data["extra"] if data.get("extra") else ""}, {classes} classes'
+    if paper:
+        title += f'; published: {paper.protocol}'
+    rows = [_row(name, methods.get(name), paper.methods.get(name) if paper else None) for name in results.TITLES]
+    rows = [row for row in rows if any(row[1:])]
+    others = sorted(paper.others.items(), key=lambda item: item[1]) if paper else []
+    return title, rows + [(name, '', '', f'{value:g}', '', '') for name, value in others]
+
+
+def _row(name: str, method: Mapping[str, Any] | None, paper: float | None) -> tuple[str, ...]:
+    told = '' if paper is None else f'{paper:g}'
+    if method is None:
+        return (results.TITLES[name], '', '', told, '', '')
+    ours = 100 * method['mean']['accuracy']
+    difference = '' if paper is None else f'{ours - paper:+.1f}'
+    cells = [_spread(method, figure) for figure in ('accuracy', 'class_averaged_accuracy')]
+    return (results.TITLES[name], *cells, told, difference, str(len(method['folds'])))
+
+
+def _spread(method: Mapping[str, Any], figure: str) -> str:
+    mean = f'{100 * method["mean"][figure]:.1f}'
+    return f'{mean} ± {100 * method["std"][figure]:.1f}' if len(method['folds']) > 1 else mean
+
+
+def _check_folds(folders: Sequence[Path], runs: Sequence[Mapping[str, Any]]) -> None:
+    seen: dict[tuple[str, str], Path] = {}
+    for folder, run in zip(folders, runs, strict=True):
+        for name, method in run['methods'].items():
+            for fold in method['folds']:
+                if (name, fold) in seen:
+                    raise UserError(f'{folder} and {seen[name, fold]} both hold {fold} of {name}; name one of them')
+                seen[name, fold] = folder
+
+
+def _text(title: str, rows: Rows) -> str:
+    widths = [max(len(row[k]) for row in [COLUMNS, *rows]) + 2 for k in range(len(COLUMNS))]
+    lines = [
+        row[0].ljust(widths[0]) + ''.join(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
+        for row in [COLUMNS, *rows]
+    ]
+    return '\n'.join([title, '', *lines])
+
+
+def _markdown(title: str, rows: Rows) -> str:
+    lines = [f'| {" | ".join(row)} |' for row in [COLUMNS, ('---',) * len(COLUMNS), *rows]]
+    return '\n'.join([title, '', *lines])
+
+
+def _csv(title: str, rows: Rows) -> str:
+    del title  # a table that a program reads has none
+    text = io.StringIO(newline='')
+    csv.writer(text, lineterminator='\n').writerows([COLUMNS, *rows])
+    return text.getvalue().rstrip('\n')
+
+
+def _latex(title: str, rows: Rows) -> str:
+    lines = [' & '.join(_escaped(cell) for cell in row) + r' \\' for row in [COLUMNS, *rows]]
+    begin = rf'\begin{{tabular}}{{l{"r" * (len(COLUMNS) - 1)}}}'
+    return '\n'.join([f'% {title}', begin, r'\hline', lines[0], r'\hline', *lines[1:], r'\hline', r'\end{tabular}'])
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace('%', r'\%').replace('&', r'\&').replace('_', r'\_').replace('±', r'$\pm$')
+
+
+FORMATS = {'text': _text, 'markdown': _markdown, 'csv': _csv, 'latex': _latex}
+
+
+if __name__ == '__main__':
+    names = [arg for arg in sys.argv[1:] if not arg.startswith('-')]
+    options = [sys.argv[0], *(arg for arg in sys.argv[1:] if arg.startswith('-'))]
+    sys.exit(commands.run(lambda: main(names), options, __doc__ or ''))

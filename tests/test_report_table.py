@@ -1,0 +1,108 @@
+"""The paper's table: the user's runs beside published numbers, folds of several workdirs joined."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+
+from fn2en_jax import literature, metrics, report_table, results
+from fn2en_jax.errors import UserError
+
+EIGHT = ['anger', 'contempt', 'disgust', 'fear', 'happiness', 'neutral', 'sadness', 'surprise']
+
+
+def score(hits: int, misses: int) -> dict:
+    matrix = np.zeros((8, 8), np.int64)
+    matrix[0, 0], matrix[1, 0] = hits, misses
+    return metrics.summarise(matrix, EIGHT)
+
+
+def write(folder, folds, *, source='ckplus', learning_rate=0.1, fold='all', extra=''):
+    """A finished workdir; folds: {name: {method: (hits, misses)}}."""
+    folder.mkdir()
+    config = {'fold': fold, 'seed': 0, 'data': {'source': source, 'extra': extra}, 'learning_rate': learning_rate}
+    (folder / 'config.json').write_text(json.dumps(config))
+    scores = {name: {method: score(*counts) for method, counts in fold.items()} for name, fold in folds.items()}
+    found = {'class_names': EIGHT, 'methods': results.join(scores, {}, EIGHT), 'seconds': {f'{name}/x': 1.0 for name in folds}, 'seed': 0}
+    (folder / 'results.json').write_text(json.dumps(found))
+    return folder
+
+
+@pytest.fixture
+def whole(tmp_path):
+    folds = {'fold0': {'fn2en': (9, 1), 'finetune': (8, 2)}, 'fold1': {'fn2en': (7, 3), 'finetune': (5, 5)}}
+    return write(tmp_path / 'whole', folds)
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    return {row[0]: row[1:] for row in csv.reader(io.StringIO(text))}
+
+
+def test_runs_stand_beside_the_paper(whole):
+    title, found = report_table.table(*report_table.joined([whole]))
+    table = {row[0]: row[1:] for row in found}
+    assert title == 'ckplus, 8 classes; published: 1,308 images, 10-fold, person-independent'
+    assert table['FN2EN'] == ('80.0 ± 14.1', '50.0 ± 0.0', '96.8', '-16.8', '2')  # by hand: 90 and 70, of 100 and 0
+    assert table['VGG fine-tune'][2:4] == ('89.9', '-24.9')
+    assert table['Train from scratch (BN)'] == ('', '', '88.7', '', '')  # not run
+    assert table['AUDN'] == ('', '', '92.1', '', '')
+
+
+def test_a_fold_per_workdir_makes_the_same_table(whole, tmp_path):
+    config, found = report_table.joined([whole])
+    parts = [
+        write(tmp_path / 'a', {'fold0': {'fn2en': (9, 1), 'finetune': (8, 2)}}, fold='0'),
+        write(tmp_path / 'b', {'fold1': {'fn2en': (7, 3), 'finetune': (5, 5)}}, fold='1'),
+    ]
+    for order in (parts, parts[::-1]):
+        _, joined = report_table.joined(order)
+        assert joined['methods'] == found['methods']
+        assert joined['seconds'] == {'fold0/x': 1.0, 'fold1/x': 1.0}
+    report_table.merge(tmp_path / 'merged', config, joined)
+    again = json.loads((tmp_path / 'merged' / 'results.json').read_text())
+    assert again['methods'] == found['methods']
+    assert 'FN2EN' in (tmp_path / 'merged' / 'results.txt').read_text()
+
+
+def test_workdirs_of_two_experiments_are_not_joined(whole, tmp_path):
+    other = write(tmp_path / 'other', {'fold2': {'fn2en': (9, 1)}}, learning_rate=0.2)
+    with pytest.raises(UserError, match=r'other is of another experiment than .*learning_rate \(0.1 .*0.2'):
+        report_table.joined([whole, other])
+    same = write(tmp_path / 'same', {'fold1': {'fn2en': (9, 1)}})
+    with pytest.raises(UserError, match='both hold fold1 of fn2en'):
+        report_table.joined([whole, same])
+    with pytest.raises(UserError, match='does not exist'):
+        report_table.joined([tmp_path / 'nowhere'])
+
+
+def test_a_set_that_nobody_published(tmp_path):
+    run = write(tmp_path / 'mine', {'fold0': {'scratch': (1, 1)}}, source='csv')
+    title, found = report_table.table(*report_table.joined([run]))
+    assert title == 'csv, 8 classes'
+    assert found == [('Train from scratch (BN)', '50.0', '50.0', '', '', '1')]
+
+
+@pytest.mark.parametrize('name', report_table.FORMATS)
+def test_every_format_holds_every_number(name, whole):
+    title, found = report_table.table(*report_table.joined([whole]))
+    text = report_table.FORMATS[name](title, found)
+    for row in found:
+        assert all(cell.replace('±', r'$\pm$' if name == 'latex' else '±') in text for cell in row)
+    if name == 'csv':
+        assert rows(text)['FN2EN'] == ['80.0 ± 14.1', '50.0 ± 0.0', '96.8', '-16.8', '2']
+    if name == 'latex':
+        assert text.count(r'\\') == len(found) + 1
+    if name == 'markdown':
+        assert len({line.count('|') for line in text.split('\n')[2:]}) == 1
+
+
+def test_numbers_of_the_paper():
+    """Those of the paper's tables that its text repeats: FN2EN leads everything it is compared with."""
+    for key, paper in literature.PUBLISHED.items():
+        lead = paper.methods['fn2en'] - max([0, *paper.others.values()])
+        assert lead > 0, key
+    assert literature.published('sfew_frames', 7, '').methods['fn2en'] == 48.19
+    assert literature.published('sfew', 7, 'fer2013').methods['fn2en'] == 55.15
+    assert literature.published('csv', 7, '') is None
