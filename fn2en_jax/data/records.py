@@ -59,6 +59,7 @@ class Found:
         expected: published number of records per class, or per 'split/class'; {} where nobody published one.
         missing: names of what should be there and is not, for people.
         skipped: names of what is there and cannot be used, each with its reason.
+        faces: what the images of this edition need, where that is not what the set's `faces` says; else ''.
     """
 
     records: tuple[Record, ...]
@@ -66,6 +67,7 @@ class Found:
     expected: Mapping[str, int]
     missing: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    faces: str = ''
 
 
 @dataclasses.dataclass(frozen=True)

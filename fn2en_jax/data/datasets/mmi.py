@@ -1,0 +1,243 @@
+"""MMI: sessions of a clip (or stills) with metadata; an expression comes, peaks in the middle, and goes again."""
+
+import collections
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from fn2en_jax.data import side_files
+from fn2en_jax.data.records import Dataset, Found, Record, Tree
+from fn2en_jax.data.side_files import Element
+from fn2en_jax.data.video import VideoFrame, count_frames
+from fn2en_jax.errors import UserError
+
+_CODES = {1: 'anger', 2: 'disgust', 3: 'fear', 4: 'happiness', 5: 'sadness', 6: 'surprise'}  # larger ones exist
+_FRONTAL, _PROFILE, _DUAL = '0', '1', '2'
+_ONSET_APEX_OFFSET = '-oao_aucs'
+_APEX = '2'  # type of a marker: 0 neutral, 1 onset, 2 apex, 3 offset; a phase lasts until the next marker
+
+_MEDIUM = (
+    r'(?P<session>\d+)/(?P<stem>(?P<subject>S\d{3})-(?P<number>\d{3})[^/]*)\.(?:(?P<clip>avi)|(?P<still>jpe?g|png))'
+)
+_PEAK_FRAME = re.compile(r'(S\d{3})[-_](\d{3})(?:\.avi)?\s*[,;_]\s*(\d{1,6})(?:\.png)?', re.IGNORECASE)
+
+_PEAKS = 3  # consecutive frames
+_CLIPS = {'anger': 33, 'disgust': 32, 'fear': 29, 'happiness': 44, 'sadness': 32, 'surprise': 43}
+_EXPECTED = {label: _PEAKS * count for label, count in _CLIPS.items()} | {'neutral': sum(_CLIPS.values())}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Medium:
+    """A clip or a still of a session, and the paths of the XML files beside it (None: not there)."""
+
+    path: Path
+    listed: str  # its name in the tree
+    name: str  # session and file: '1713/S042-004.avi'
+    subject: str
+    sequence: str
+    is_clip: bool
+    label_file: Path | None
+    session_file: Path | None
+    phases_file: Path | None
+
+
+class Mmi(Dataset):
+    """The MMI facial expression database: the sessions with a basic emotion.
+
+    Of every frontal or dual-view clip: its first frame as 'neutral', and three frames of its peak with the label. The
+    peak is, by preference, what the user's peaks.csv says, the apex of most action units where the clip is coded, or
+    the middle of the clip. A dual view shows the face and its profile in a mirror side by side; the whole frame is
+    taken, since only the face can tell in which half it is. Stills are taken as they are.
+    """
+
+    def find(self, tree: Tree) -> Found:
+        media = _media(tree)
+        if not media:
+            raise self.foreign(tree, 'Sessions/1/S001-001.avi')
+        skipped: list[str] = []
+        peaks = _read_peaks(tree, skipped)
+        records: list[Record] = []
+        used: dict[str, _Medium] = {}
+        for medium in media:
+            try:
+                if label := _label(medium):
+                    first = used.setdefault(medium.sequence if medium.is_clip else medium.name, medium)
+                    if first is not medium:
+                        raise UserError(f'{first.listed} is used instead')
+                    records += _records(medium, label, peaks.get(medium.sequence, ()), skipped)
+            except UserError as error:
+                skipped.append(f'{medium.listed}: {error}')
+        if not records:
+            because = f' that can be read ({skipped[0]})' if skipped else ''
+            raise self.foreign(tree, f'clip with an Emotion of {min(_CODES)} to {max(_CODES)} in its XML file{because}')
+        missing = tuple(f'{name}, which peaks.csv names' for name in sorted(peaks) if name not in used)
+        return Found(tuple(records), _edition(records), _EXPECTED, missing, tuple(skipped))
+
+
+def _media(tree: Tree) -> list[_Medium]:
+    """All clips and stills in the order of persons and clips."""
+    by_name = {name.lower(): path for name, path in tree.files.items() if name.lower().endswith('.xml')}
+    media = []
+    for found, path in tree.match(_MEDIUM):
+        folder = found.string.lower().rpartition('/')[0]
+        whole = f'{folder}/{found["stem"].lower()}'
+        media.append(
+            _Medium(
+                path,
+                listed=found.string,
+                name=f'{found["session"]}/{found.string.rpartition("/")[2]}',
+                subject=found['subject'].upper(),
+                sequence=f'{found["subject"]}-{found["number"]}'.upper(),
+                is_clip=bool(found['clip']),
+                label_file=by_name.get(f'{whole}.xml'),
+                session_file=by_name.get(f'{folder}/session.xml'),
+                phases_file=by_name.get(f'{whole}{_ONSET_APEX_OFFSET}.xml'),
+            )
+        )
+    return sorted(media, key=lambda medium: (medium.sequence, medium.listed))
+
+
+def _label(medium: _Medium) -> str:
+    """The basic emotion of a medium; '' where it shows none, as most clips do."""
+    if medium.label_file is None:
+        raise UserError('the XML file of the same name is missing')
+    values = [
+        element.attributes.get('Value', '')
+        for element in _elements(medium.label_file)
+        if element.tag.lower() == 'metatag' and element.attributes.get('Name', '').lower() == 'emotion'
+    ]
+    if not values or not values[0].strip():
+        return ''
+    if not re.fullmatch(r'\s*\d{1,4}\s*', values[0]):
+        raise UserError(f'{medium.label_file.name}: {values[0][:20]!r} is no code of an emotion')
+    return _CODES.get(int(values[0]), '')
+
+
+def _view(medium: _Medium) -> str:
+    if medium.session_file is None:
+        raise UserError('the view is unknown: session.xml is missing')
+    tracks = [element.attributes for element in _elements(medium.session_file) if element.tag.lower() == 'track']
+    named = [track for track in tracks if track.get('filename', '').lower() == medium.path.name.lower()]
+    view = (named or tracks or [{}])[0].get('view', '').strip()
+    if view not in (_FRONTAL, _PROFILE, _DUAL):
+        raise UserError(f'the view is unknown: session.xml says {view[:20]!r}')
+    return view
+
+
+def _records(medium: _Medium, label: str, listed: Sequence[int], skipped: list[str]) -> list[Record]:
+    view = _view(medium)
+    if view == _PROFILE:
+        raise UserError('a profile view')
+    if not medium.is_clip:
+        return [Record(medium.path, medium.name, label, subject=medium.subject)]
+    frames = count_frames(medium.path)
+    if frames <= _PEAKS:
+        raise UserError(f'{frames} frames, too few' if frames else 'cannot be opened as a clip')
+    # Clips that nobody coded lie on their side; those that somebody coded, and all dual views, are upright.
+    turns = 1 if view == _FRONTAL and medium.phases_file is None else 0
+    peaks = _peaks(medium, frames, listed, skipped)
+    return [_frame(medium, turns, 'neutral', 0), *(_frame(medium, turns, label, index) for index in peaks)]
+
+
+def _frame(medium: _Medium, turns: int, label: str, index: int) -> Record:
+    return Record(
+        VideoFrame(medium.path, index, quarter_turns=turns),
+        f'{medium.name}/{index:03}',
+        label,
+        subject=medium.subject,
+        sequence=medium.sequence,
+        frame=index,
+    )
+
+
+def _peaks(medium: _Medium, frames: int, listed: Sequence[int], skipped: list[str]) -> Sequence[int]:
+    """The peak frames of a clip, counted from 0; the first frame of the clip is never among them."""
+    inside = [index for index in listed if 0 < index < frames]
+    outside = sorted(set(listed) - set(inside))
+    if outside:
+        skipped.append(f'peaks.csv: {medium.sequence} has no frame {outside[0]} that could be a peak')
+    if inside:
+        return inside
+    middle = frames // 2
+    if medium.phases_file is not None:
+        try:
+            middle = _apex(_elements(medium.phases_file), frames)
+        except UserError as error:
+            skipped.append(f'{medium.listed}: the middle frames are taken for its peak: {error}')
+    first = min(max(1, middle - _PEAKS // 2), frames - _PEAKS)
+    return range(first, first + _PEAKS)
+
+
+def _apex(elements: Iterable[Element], frames: int) -> int:
+    """The middle of the longest stretch in which the greatest number of action units is at its apex, from 0."""
+    changes: collections.Counter[int] = collections.Counter()
+    for markers in _phases(elements):
+        for (frame, phase), (following, _) in itertools.pairwise([*markers, (frames + 1, '')]):
+            end = min(following, frames + 1)
+            if phase == _APEX and 1 <= frame < end:
+                changes[frame] += 1
+                changes[end] -= 1
+    level, best = 0, (0, 0, 0)
+    for start, end in itertools.pairwise(sorted(changes)):
+        level += changes[start]
+        best = max(best, (level, end - start, start), key=lambda stretch: stretch[:2])
+    level, length, start = best
+    if not level:
+        raise UserError('no apex is marked in it')
+    return start - 1 + (length - 1) // 2  # the file counts from 1
+
+
+def _phases(elements: Iterable[Element]) -> list[list[tuple[int, str]]]:
+    """Frame (from 1) and phase of the markers of each action unit, in the order of the frames."""
+    units: list[list[tuple[int, str]]] = []
+    for element in elements:
+        frame = element.attributes.get('Frame', '').strip()
+        if element.tag.lower() == 'actionunit':
+            units.append([])
+        elif element.tag.lower() == 'marker' and units and re.fullmatch(r'\d{1,6}', frame):
+            units[-1].append((int(frame), element.attributes.get('Type', '').strip()))
+    return [sorted(unit) for unit in units]
+
+
+def _elements(path: Path) -> list[Element]:
+    try:
+        return side_files.elements(path)
+    except UserError as error:
+        raise UserError(f'{path.name} {error}') from error
+
+
+def _read_peaks(tree: Tree, skipped: list[str]) -> Mapping[str, list[int]]:
+    """Peak frames by clip out of the user's peaks.csv: lines 'S042-004,30', or names of frames 'S042_004_030.png'."""
+    peaks: dict[str, list[int]] = {}
+    for _, path in itertools.islice(tree.match(r'peaks\.csv'), 1):
+        for number, line in enumerate(_lines(path), 1):
+            if found := _PEAK_FRAME.fullmatch(line):
+                peaks.setdefault(f'{found[1]}-{found[2]}'.upper(), []).append(int(found[3]))
+            elif line and number > 1:  # the first line may name the columns
+                skipped.append(f"peaks.csv, line {number}: {line[:40]!r} is not like 'S042-004,30'")
+    return {name: sorted(set(frames)) for name, frames in peaks.items()}
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return side_files.lines(path)
+    except UserError as error:
+        raise UserError(f'{path} {error}') from error
+
+
+def _edition(records: Sequence[Record]) -> str:
+    clips = len({record.sequence for record in records if record.sequence})
+    stills = sum(not record.sequence for record in records)
+    persons = len({record.subject for record in records})
+    return f'{clips} clips{f" and {stills} stills" if stills else ""} of {persons} persons'
+
+
+MMI = Mmi(
+    name='mmi',
+    title='MMI',
+    access='sign the licence at https://mmifacedb.eu',
+    layout='Sessions/<number>/S001-001.avi with S001-001.xml and session.xml; optionally peaks.csv (clip,frame from 0)',
+    faces='align',
+)

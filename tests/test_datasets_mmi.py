@@ -1,0 +1,255 @@
+"""MMI: sessions with metadata, views, the rotated clips, and where a peak is."""
+
+import collections
+import shutil
+
+import numpy as np
+import pytest
+
+from fn2en_jax.data.datasets.mmi import MMI
+from fn2en_jax.data.records import Tree
+from fn2en_jax.errors import UserError
+from tests.trees import mmi
+
+PUBLISHED = {'anger': 33, 'disgust': 32, 'fear': 29, 'happiness': 44, 'sadness': 32, 'surprise': 43}
+
+
+def find(root):
+    return MMI.find(Tree(root))
+
+
+def frames(found, sequence='S001-001'):
+    return [record.frame for record in found.records if record.sequence == sequence]
+
+
+def level(frame):
+    """A grey picture that is dark at the top and as bright as its number below."""
+    image = np.full((48, 64), 100 + 10 * frame, np.uint8)
+    image[:24] = 0
+    return image
+
+
+@pytest.fixture
+def sessions(tmp_path):
+    """Writes a single session."""
+
+    def write(**knobs):
+        return mmi.write_session(tmp_path, 1713, 'S001-001', knobs.pop('emotion', 4), draw=level, **knobs)
+
+    return write
+
+
+def test_published_counts_agree_with_published_sums(sessions, tmp_path):
+    sessions()
+    expected = find(tmp_path).expected
+    assert expected == {label: 3 * count for label, count in PUBLISHED.items()} | {'neutral': 213}
+    assert sum(PUBLISHED.values()) == 213
+
+
+def test_the_published_set_is_complete(tmp_path):
+    """213 clips of 32 persons; who shows what is made up, and one clip's file stands for all."""
+    clip = tmp_path / 'clip.avi'
+    mmi.write_clip(clip, [level(frame) for frame in range(4)])
+    labels = [label for label, count in PUBLISHED.items() for _ in range(count)]
+    for position, label in enumerate(labels):
+        name = f'S{position % 32 + 1:03}-{position // 32 + 1:03}'
+        folder = tmp_path / 'sets/Sessions' / str(position)
+        folder.mkdir(parents=True)
+        shutil.copy(clip, folder / f'{name}.avi')
+        (folder / f'{name}.xml').write_text(f'<M><Metatag Name="Emotion" Value="{mmi.CODES[label]}"/></M>')
+        (folder / 'session.xml').write_text('<session><track view="2"/></session>')
+    found = find(tmp_path / 'sets')
+    assert collections.Counter(record.label for record in found.records) == found.expected
+    assert (found.missing, found.skipped, found.faces) == ((), (), '')
+    assert found.edition == '213 clips of 32 persons'
+    assert len({record.file for record in found.records}) == 852
+
+
+def test_first_frame_and_three_middle_ones(sessions, tmp_path):
+    folder = sessions()
+    found = find(tmp_path)
+    assert [record.file for record in found.records] == [f'1713/S001-001.avi/{index:03}' for index in (0, 5, 6, 7)]
+    assert [record.label for record in found.records] == ['neutral', 'happiness', 'happiness', 'happiness']
+    assert frames(found) == [0, 5, 6, 7]
+    assert {record.subject for record in found.records} == {'S001'}
+    assert {record.image.path for record in found.records} == {folder / 'S001-001.avi'}
+
+
+def test_every_code_is_its_own_class(tmp_path):
+    mmi.write(tmp_path, subjects=1, frames=4)
+    found = find(tmp_path)
+    labels = {record.sequence: record.label for record in found.records if record.label != 'neutral'}
+    assert labels == {f'S001-{code:03}': label for label, code in mmi.CODES.items()}
+    assert (found.missing, found.skipped) == ((), ())
+
+
+@pytest.mark.parametrize(('view', 'coded', 'turns'), [('0', False, 1), ('0', True, 0), ('2', False, 0), ('2', True, 0)])
+def test_frontal_clips_that_nobody_coded_are_turned_upright(sessions, tmp_path, view, coded, turns):
+    sessions(view=view, coded=coded)
+    record = find(tmp_path).records[2]
+    assert record.image.quarter_turns == turns
+    image = record.image.read()
+    assert image.shape == (48, 64, 3)
+    assert image[:16].max() < 40
+    assert abs(int(image[40:].mean()) - (100 + 10 * record.frame)) < 5
+
+
+def test_profile_views_are_named_and_not_used(sessions, tmp_path):
+    sessions(view='1')
+    mmi.write_session(tmp_path, 1, 'S002-001', 1)
+    found = find(tmp_path)
+    assert {record.subject for record in found.records} == {'S002'}
+    assert found.skipped == (f'{mmi.OUTER}/Sessions/1713/S001-001.avi: a profile view',)
+
+
+def test_the_view_is_that_of_the_track_of_the_clip(sessions, tmp_path):
+    folder = sessions()
+    tracks = '<track filename="other.avi" view="1"/><track filename="s001-001.AVI" view="2"/>'
+    (folder / 'session.xml').write_text(f'<session>{tracks}</session>')
+    assert find(tmp_path).records[0].image.quarter_turns == 0
+
+
+@pytest.mark.parametrize(
+    ('units', 'expected'),
+    [
+        ({'12': [(1, 0), (3, 1), (5, 2), (9, 3), (11, 0)]}, [4, 5, 6]),  # apex from 5 to 8, counted from 1
+        ({'12': [(2, 2), (6, 3)], '25': [(5, 2), (12, 3)]}, [3, 4, 5]),  # both at their apex in 5 only
+        ({'12': [(2, 2), (4, 3), (7, 2), (12, 3)]}, [7, 8, 9]),  # the longer of two
+        ({'12': [(8, 2)]}, [8, 9, 10]),  # lasts until the end of the clip
+        ({'12': [(5, 2), (20, 3)]}, [6, 7, 8]),  # an end beyond the clip
+        ({'12': [(12, 2)]}, [9, 10, 11]),  # the last frame: the three end there
+        ({'12': [(1, 2), (2, 3)]}, [1, 2, 3]),  # the first frame is neutral
+        ({'12': [(9, 3), (5, 2), (3, 1)]}, [4, 5, 6]),  # in any order
+    ],
+)
+def test_the_peak_of_a_coded_clip_is_its_apex(sessions, tmp_path, units, expected):
+    folder = sessions(coded=True)
+    (folder / 'S001-001-oao_aucs.xml').write_text(mmi.phases(units))
+    found = find(tmp_path)
+    assert frames(found)[1:] == expected
+    assert found.skipped == ()
+
+
+@pytest.mark.parametrize(
+    ('text', 'reason'),
+    [
+        (mmi.phases({'12': [(3, 1), (9, 3)]}), 'no apex is marked in it'),
+        (mmi.phases({'12': [(400, 2), (500, 3)]}), 'no apex is marked in it'),
+        ('<ActionUnit><Marker Frame="-5" Type="2"/></ActionUnit>', 'no apex is marked in it'),
+        ('nothing', 'S001-001-oao_aucs.xml is no XML'),
+    ],
+)
+def test_without_a_usable_apex_the_middle_is_taken_and_said(sessions, tmp_path, text, reason):
+    folder = sessions(coded=True)
+    (folder / 'S001-001-oao_aucs.xml').write_text(text)
+    found = find(tmp_path)
+    assert frames(found) == [0, 5, 6, 7]
+    assert found.records[0].image.quarter_turns == 0
+    (entry,) = found.skipped
+    assert 'the middle frames are taken' in entry
+    assert reason in entry
+
+
+@pytest.mark.parametrize(
+    'text', ['clip,frame\nS001-001,2\nS001-001,3\nS001-001,4\n', 'S001_001_003.png\nS001_001_002.png\nS001_001_004.png']
+)
+def test_the_users_peaks_come_first(sessions, tmp_path, text):
+    sessions(coded=True)
+    (tmp_path / mmi.OUTER / 'peaks.csv').write_text(text)
+    found = find(tmp_path)
+    assert frames(found) == [0, 2, 3, 4]
+    assert (found.missing, found.skipped) == ((), ())
+
+
+def test_lines_of_peaks_csv_that_do_not_fit_are_named(sessions, tmp_path):
+    sessions()
+    (tmp_path / 'peaks.csv').write_text('clip,frame\nS001-001,12\nS001-001,4\nS009-009,3\n\nS001-001,apex\n')
+    found = find(tmp_path)
+    assert frames(found) == [0, 4]
+    assert found.missing == ('S009-009, which peaks.csv names',)
+    assert found.skipped == (
+        "peaks.csv, line 6: 'S001-001,apex' is not like 'S042-004,30'",
+        'peaks.csv: S001-001 has no frame 12 that could be a peak',
+    )
+
+
+def test_sessions_without_a_basic_emotion_are_passed_over(sessions, tmp_path):
+    sessions()
+    for number, emotion in enumerate([None, 0, 7, 25]):
+        mmi.write_session(tmp_path, number, f'S002-{number:03}', emotion)
+    found = find(tmp_path)
+    assert len(found.records) == 4
+    assert found.skipped == ()
+
+
+@pytest.mark.parametrize(
+    ('name', 'text', 'reason'),
+    [
+        ('S001-001.xml', None, 'the XML file of the same name is missing'),
+        ('S001-001.xml', '<Metadata>', 'S001-001.xml is no XML'),
+        ('S001-001.xml', '<M><Metatag Name="Emotion" Value="happy"/></M>', "'happy' is no code of an emotion"),
+        ('S001-001.xml', '<!DOCTYPE M [<!ENTITY e "4">]><M/>', 'S001-001.xml declares entities'),
+        ('session.xml', None, 'session.xml is missing'),
+        ('session.xml', '<session/>', "session.xml says ''"),
+        ('session.xml', '<session><track view="5"/></session>', "session.xml says '5'"),
+        ('S001-001.avi', 'no clip', 'cannot be opened as a clip'),
+    ],
+)
+def test_sessions_that_cannot_be_read_are_named(sessions, tmp_path, name, text, reason):
+    path = sessions() / name
+    mmi.write_session(tmp_path, 1, 'S002-001', 1)
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    found = find(tmp_path)
+    assert {record.subject for record in found.records} == {'S002'}
+    (entry,) = found.skipped
+    assert entry.startswith(f'{mmi.OUTER}/Sessions/1713/S001-001.avi: ')
+    assert reason in entry
+
+
+def test_a_clip_of_three_frames_is_too_short(sessions, tmp_path):
+    sessions(frames=3)
+    with pytest.raises(UserError, match='3 frames, too few'):
+        find(tmp_path)
+
+
+def test_a_clip_in_two_sessions_is_used_once(sessions, tmp_path):
+    sessions()
+    mmi.write_session(tmp_path, 1714, 'S001-001', 4)
+    found = find(tmp_path)
+    assert len(found.records) == 4
+    place = f'{mmi.OUTER}/Sessions'
+    assert found.skipped == (f'{place}/1714/S001-001.avi: {place}/1713/S001-001.avi is used instead',)
+
+
+def test_stills_are_taken_as_they_are(sessions, tmp_path):
+    sessions()
+    folder = mmi.write_session(tmp_path, 900, 'S003-200', 6, still=True)
+    found = find(tmp_path)
+    record = found.records[-1]
+    assert (record.image, record.file) == (folder / 'S003-200.png', '900/S003-200.png')
+    assert (record.label, record.subject, record.sequence, record.frame) == ('surprise', 'S003', '', -1)
+    assert found.edition == '1 clips and 1 stills of 2 persons'
+
+
+def test_the_writer_makes_what_it_says(tmp_path):
+    mmi.write(tmp_path, subjects=2, labels=['fear', 'sadness'], coded=True, stills=1)
+    found = find(tmp_path)
+    assert found.edition == '4 clips and 1 stills of 2 persons'
+    assert frames(found) == [0, 4, 5, 6]
+    assert found.skipped == ()
+
+
+def test_another_folder_is_refused_in_one_line(tmp_path):
+    (tmp_path / 'clip.avi').touch()
+    with pytest.raises(UserError, match=r'not MMI: no Sessions/1/S001-001\.avi') as caught:
+        find(tmp_path)
+    assert 'mmifacedb' in str(caught.value)
+    assert '\n' not in str(caught.value)
+
+
+def test_sessions_without_any_emotion_are_refused(tmp_path):
+    mmi.write(tmp_path, subjects=0)
+    with pytest.raises(UserError, match='no clip with an Emotion of 1 to 6'):
+        find(tmp_path)
