@@ -25,7 +25,12 @@ def write(folder, folds, *, source='ckplus', learning_rate=0.1, fold='all', extr
     config = {'fold': fold, 'seed': 0, 'data': {'source': source, 'extra': extra}, 'learning_rate': learning_rate}
     (folder / 'config.json').write_text(json.dumps(config))
     scores = {name: {method: score(*counts) for method, counts in fold.items()} for name, fold in folds.items()}
-    found = {'class_names': EIGHT, 'methods': results.join(scores, {}, EIGHT), 'seconds': {f'{name}/x': 1.0 for name in folds}, 'seed': 0}
+    found = {
+        'class_names': EIGHT,
+        'methods': results.join(scores, {}, EIGHT),
+        'seconds': {f'{name}/x': 1.0 for name in folds},
+        'seed': 0,
+    }
     (folder / 'results.json').write_text(json.dumps(found))
     return folder
 

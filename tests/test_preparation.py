@@ -1,0 +1,115 @@
+"""Preparing records: every kind of image, in parallel as alone, and nothing twice after a kill."""
+
+import dataclasses
+import io
+import multiprocessing
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+from fn2en_jax.data.alignment import FaceStep
+from PIL import Image
+
+from fn2en_jax.data import images, preparation
+from fn2en_jax.data.preparation import AS_IT_IS
+from fn2en_jax.data.records import Record
+
+POINTS = ((20.0, 24.0), (40.0, 24.0), (30.0, 36.0), (23.0, 46.0), (37.0, 46.0))
+
+
+def picture(seed: int, size=(64, 60)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+
+
+@pytest.fixture
+def records(tmp_path):
+    """150 records in three chunks: files, arrays, and two that cannot be read."""
+    found = []
+    for k in range(150):
+        image = tmp_path / f'{k}.png'
+        if k % 3:
+            image.write_bytes(images.encode_png(picture(k)))
+        elif k == 33:
+            image.write_bytes(b'not an image')
+        else:
+            image = picture(k)[..., 0]
+        found.append(Record(image, f'{k}.png', 'anger', points=POINTS))
+    found[40] = dataclasses.replace(found[40], image=tmp_path / 'gone.png')
+    found[33] = dataclasses.replace(found[33], image=tmp_path / '33.png')
+    (tmp_path / '33.png').write_bytes(b'not an image')
+    return found
+
+
+def prepared(records, step, workshop, processes=1):
+    return [face for _, face in preparation.prepare(records, step, workshop, processes)]
+
+
+def test_files_stay_as_they_are_and_arrays_become_png(records, tmp_path):
+    faces = prepared(records, AS_IT_IS, tmp_path / 'workshop')
+    assert faces[1].encoded == (tmp_path / '1.png').read_bytes()
+    np.testing.assert_array_equal(images.decode(faces[3].encoded, 1)[..., 0], picture(3)[..., 0])
+    assert [k for k, face in enumerate(faces) if face.fault] == [33, 40]
+    assert 'no readable image' in faces[33].fault
+    assert 'No such file' in faces[40].fault
+    assert not any(face.no_face for face in faces)
+
+
+def test_landmarks_of_a_record_place_its_face(records, tmp_path):
+    face = prepared(records[:3], FaceStep('align', 128), tmp_path / 'workshop')[1]
+    assert face.face == 'points'
+    assert images.decode(face.encoded, 3).shape == (128, 128, 3)
+    np.testing.assert_allclose(face.eyes, np.ravel(POINTS[:2]))
+
+
+def test_the_number_of_processes_changes_nothing(records, tmp_path):
+    alone = prepared(records, FaceStep('align', 48), tmp_path / 'one', 1)
+    assert prepared(records, FaceStep('align', 48), tmp_path / 'two', 2) == alone
+
+
+def test_finished_chunks_are_not_made_again(records, tmp_path, monkeypatch):
+    first = prepared(records, AS_IT_IS, tmp_path / 'workshop')
+    made = []
+    one = preparation.prepare_one
+    monkeypatch.setattr(preparation, 'prepare_one', lambda *args: made.append(args) or one(*args))
+    assert prepared(records, AS_IT_IS, tmp_path / 'workshop') == first
+    assert not made
+    os.utime(tmp_path / '70.png', (1, 1))  # a file that changed: its chunk, the second of 64, is made again
+    assert prepared(records, AS_IT_IS, tmp_path / 'workshop') == first
+    assert len(made) == preparation.CHUNK
+    prepared(records, FaceStep('align', 48), tmp_path / 'workshop')
+    assert len(made) == preparation.CHUNK + 150
+
+
+def _slowly(records, workshop):
+    one = preparation.prepare_one
+    preparation.prepare_one = lambda *args: time.sleep(0.02) or one(*args)
+    list(preparation.prepare(records, AS_IT_IS, workshop, 1))
+
+
+def test_a_killed_preparation_goes_on(records, tmp_path):
+    workshop = tmp_path / 'workshop'
+    process = multiprocessing.get_context('fork').Process(target=_slowly, args=(records, workshop))
+    process.start()
+    while not list(workshop.glob('*.msgpack')):
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    done = {path: path.stat().st_mtime_ns for path in workshop.glob('*.msgpack')}
+    assert 1 <= len(done) <= 2
+    again = prepared(records, AS_IT_IS, workshop)
+    assert again == prepared(records, AS_IT_IS, tmp_path / 'other')
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+
+
+def test_turned_photographs_are_stored_upright(tmp_path):
+    image = Image.fromarray(picture(0))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    image.save(stream, 'PNG', exif=exif)
+    (tmp_path / 'turned.png').write_bytes(stream.getvalue())
+    record = Record(tmp_path / 'turned.png', 'turned.png', 'anger')
+    face = preparation.prepare_one(record, AS_IT_IS)
+    np.testing.assert_array_equal(images.decode(face.encoded, 3), np.rot90(picture(0), -1))

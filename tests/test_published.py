@@ -1,0 +1,116 @@
+"""From a licensee's folder to the stored set: found against published, damage by name, archives, one clear refusal."""
+
+import zipfile
+
+import numpy as np
+import pytest
+
+from fn2en_jax.data import published, sources, store
+from fn2en_jax.data.datasets import DATASETS
+from fn2en_jax.data.protocols import Choice
+from fn2en_jax.errors import UserError
+from tests.trees import ckplus as tree
+
+CKPLUS = DATASETS['ckplus']
+STEP = published.face_step(CKPLUS, 'none', 'keep')
+
+
+def place(tmp_path, folder='download') -> published.Place:
+    return published.Place(str(tmp_path / folder), str(tmp_path / 'data'))
+
+
+def test_a_set_is_stored_with_everything_that_is_known(tmp_path):
+    tree.write(tmp_path / 'download', subjects=2)
+    done = []
+    builder = published.prepare(
+        CKPLUS, place(tmp_path), STEP, progress=lambda name, count, total: done.append((name, count, total))
+    )
+    examples = store.load(builder, size=32, channels=1)
+    report = builder.info.metadata
+    assert len(examples) == sum(report['stored'].values()) == 2 * 7 * 4
+    assert done[-1] == ('ckplus', 56, 56)
+    assert set(examples.class_names) == set(report['expected'])
+    assert len(set(examples.sequences)) == 14
+    assert np.sum(examples.frames == 1) == 14
+    assert len(set(examples.subjects)) == 2
+    assert not list((tmp_path / 'data' / 'unfinished').iterdir())
+    # Stored once: the folder of the download is not needed any more.
+    assert published.prepare(CKPLUS, published.Place('', str(tmp_path / 'data')), STEP).data_path == builder.data_path
+
+
+def test_a_damaged_image_is_skipped_by_name(tmp_path):
+    tree.write(tmp_path / 'download', subjects=1)
+    victim = sorted((tmp_path / 'download').rglob('*.png'))[0]
+    victim.write_bytes(b'')
+    report = published.prepare(CKPLUS, place(tmp_path), STEP).info.metadata
+    assert len(report['skipped']) == 1
+    assert victim.name in report['skipped'][0]
+    assert 'empty' in report['skipped'][0]
+    text = '\n'.join(published.report_lines(CKPLUS, report))
+    assert victim.name in text
+    assert 'differs' in text
+
+
+def test_archives_give_the_same_set_as_their_contents(tmp_path):
+    tree.write(tmp_path / 'download', subjects=1)
+    (tmp_path / 'zipped').mkdir()
+    for root in ('cohn-kanade-images', 'Emotion', 'Landmarks'):
+        with zipfile.ZipFile(tmp_path / 'zipped' / f'{root}.zip', 'w') as archive:
+            for path in (tmp_path / 'download' / root).rglob('*'):
+                archive.write(path, path.relative_to(tmp_path / 'download'))
+    plain = published.prepare(CKPLUS, place(tmp_path), STEP)
+    zipped = published.prepare(CKPLUS, published.Place(str(tmp_path / 'zipped'), str(tmp_path / 'data2')), STEP)
+    one, other = (store.load(builder, size=32, channels=1) for builder in (plain, zipped))
+    assert one.files == other.files
+    np.testing.assert_array_equal(one.images, other.images)
+    assert not (tmp_path / 'data2' / 'unpacked' / 'ckplus').exists()
+
+
+def test_a_run_reads_a_set_as_its_protocol_says(tmp_path, caplog):
+    tree.write(tmp_path / 'download', subjects=3)
+    wanted = sources.Wanted('ckplus', manual_dir=str(tmp_path / 'download'), choice=Choice(classes=6, num_folds=3))
+    reading = sources.Reading(str(tmp_path / 'data'), 32, 1, 1 << 30, {}, faces='none')
+    data = sources.open_data(wanted, reading, need_identities=False)
+    assert data.expressions.class_counts() == dict.fromkeys(
+        ('anger', 'disgust', 'fear', 'happiness', 'sadness', 'surprise'), 9
+    )
+    assert data.expressions.folds.tolist().count(0) == 18
+    assert 'CK+ is not complete' in caplog.text  # 3 persons are not 118
+    assert data.fingerprint['expressions'].startswith('published_faces/ckplus-none')
+
+
+@pytest.mark.parametrize('name', DATASETS)
+def test_another_folder_is_refused_in_one_line(name, tmp_path):
+    (tmp_path / 'download').mkdir()
+    (tmp_path / 'download' / 'holiday.jpg').write_bytes(b'')
+    dataset = DATASETS[name]
+    with pytest.raises(UserError) as caught:
+        published.prepare(dataset, place(tmp_path), STEP)
+    assert '\n' not in str(caught.value)
+    assert dataset.access in str(caught.value)
+    assert not (tmp_path / 'data' / 'published_faces').exists()
+
+
+def test_an_absent_folder_says_where_to_get_the_set(tmp_path):
+    for manual_dir, words in (('', 'config.data.manual_dir'), (str(tmp_path / 'nowhere'), 'no such folder')):
+        with pytest.raises(UserError, match=words):
+            published.prepare(CKPLUS, published.Place(manual_dir, str(tmp_path)), STEP)
+    with pytest.raises(UserError, match='unknown data set'):
+        published.find('ck++')
+    with pytest.raises(UserError, match="'align', 'box' or 'none'"):
+        published.face_step(CKPLUS, 'twist', 'keep')
+
+
+def test_long_lists_are_cut(tmp_path):
+    report = {'edition': 'x', 'expected': {}, 'stored': {'anger': 1}, 'missing': [f'm{k}' for k in range(25)]}
+    lines = published.report_lines(CKPLUS, {**report, 'skipped': [], 'no_face': []})
+    assert sum(line.strip().startswith('m') and line.strip()[1:].isdigit() for line in lines) == published.MAX_LISTED
+    assert '... and 5 more' in lines[-1]
+
+
+def test_every_set_says_how_to_get_it():
+    for name, dataset in DATASETS.items():
+        assert dataset.name == name
+        for text in (dataset.title, dataset.access, dataset.layout):
+            assert text
+            assert '\n' not in text
