@@ -94,12 +94,13 @@ def test_frontal_clips_that_nobody_coded_are_turned_upright(sessions, tmp_path, 
     assert abs(int(image[40:].mean()) - (100 + 10 * record.frame)) < 5
 
 
-def test_profile_views_are_named_and_not_used(sessions, tmp_path):
+def test_profile_views_are_counted_and_not_used(sessions, tmp_path):
     sessions(view='1')
     mmi.write_session(tmp_path, 1, 'S002-001', 1)
     found = find(tmp_path)
     assert {record.subject for record in found.records} == {'S002'}
-    assert found.skipped == (f'{mmi.OUTER}/Sessions/1713/S001-001.avi: a profile view',)
+    assert found.edition == '1 clips of 1 persons, without 1 profile views'
+    assert found.skipped == ()
 
 
 def test_the_view_is_that_of_the_track_of_the_clip(sessions, tmp_path):
@@ -163,12 +164,15 @@ def test_the_users_peaks_come_first(sessions, tmp_path, text):
 
 def test_lines_of_peaks_csv_that_do_not_fit_are_named(sessions, tmp_path):
     sessions()
-    (tmp_path / 'peaks.csv').write_text('clip,frame\nS001-001,12\nS001-001,4\nS009-009,3\n\nS001-001,apex\n')
+    (tmp_path / 'peaks.csv').write_text(
+        'clip,frame\nS001-001,12\nS001-001,4\nS001-001,0\nS009-009,3\n\nS001-001,apex\n'
+    )
     found = find(tmp_path)
     assert frames(found) == [0, 4]
     assert found.missing == ('S009-009, which peaks.csv names',)
     assert found.skipped == (
-        "peaks.csv, line 6: 'S001-001,apex' is not like 'S042-004,30'",
+        "peaks.csv, line 7: 'S001-001,apex' is not like 'S042-004,30'",
+        'peaks.csv: S001-001 has no frame 0 that could be a peak',
         'peaks.csv: S001-001 has no frame 12 that could be a peak',
     )
 

@@ -11,7 +11,7 @@ from fn2en_jax.errors import UserError
 _MAX_NUMBERS_BYTES = 1 << 16
 _MAX_LINES_BYTES = 1 << 20
 _MAX_XML_BYTES = 1 << 20
-_ENCODINGS = (None, 'utf-8', 'iso-8859-1')  # as declared; then for files that declare a wrong one
+_ENCODINGS = (None, 'iso-8859-1')  # as declared; then for files that declare a wrong one
 
 
 class Element(NamedTuple):

@@ -64,7 +64,7 @@ class Jaffe(Dataset):
 
 
 def _file(found: re.Match[str]) -> str:
-    return f'{found["subject"]}.{found["code"]}{found["take"]}.{int(found["number"])}'.upper() + '.tiff'
+    return f'{found["subject"]}.{found["code"]}{found["take"]}.{found["number"]}'.upper() + '.tiff'
 
 
 JAFFE = Jaffe(

@@ -60,20 +60,25 @@ class Mmi(Dataset):
         peaks = _read_peaks(tree, skipped)
         records: list[Record] = []
         used: dict[str, _Medium] = {}
+        profiles = 0
         for medium in media:
             try:
-                if label := _label(medium):
-                    first = used.setdefault(medium.sequence if medium.is_clip else medium.name, medium)
-                    if first is not medium:
-                        raise UserError(f'{first.listed} is used instead')
-                    records += _records(medium, label, peaks.get(medium.sequence, ()), skipped)
+                label = _label(medium)
+                view = _view(medium) if label else ''
+                profiles += view == _PROFILE
+                if view not in (_FRONTAL, _DUAL):
+                    continue
+                first = used.setdefault(medium.sequence if medium.is_clip else medium.name, medium)
+                if first is not medium:
+                    raise UserError(f'{first.listed} is used instead')
+                records += _records(medium, label, view, peaks.get(medium.sequence, ()), skipped)
             except UserError as error:
                 skipped.append(f'{medium.listed}: {error}')
         if not records:
             because = f' that can be read ({skipped[0]})' if skipped else ''
             raise self.foreign(tree, f'clip with an Emotion of {min(_CODES)} to {max(_CODES)} in its XML file{because}')
         missing = tuple(f'{name}, which peaks.csv names' for name in sorted(peaks) if name not in used)
-        return Found(tuple(records), _edition(records), _EXPECTED, missing, tuple(skipped))
+        return Found(tuple(records), _edition(records, profiles), _EXPECTED, missing, tuple(skipped))
 
 
 def _media(tree: Tree) -> list[_Medium]:
@@ -126,10 +131,7 @@ def _view(medium: _Medium) -> str:
     return view
 
 
-def _records(medium: _Medium, label: str, listed: Sequence[int], skipped: list[str]) -> list[Record]:
-    view = _view(medium)
-    if view == _PROFILE:
-        raise UserError('a profile view')
+def _records(medium: _Medium, label: str, view: str, listed: Sequence[int], skipped: list[str]) -> list[Record]:
     if not medium.is_clip:
         return [Record(medium.path, medium.name, label, subject=medium.subject)]
     frames = count_frames(medium.path)
@@ -155,9 +157,8 @@ def _frame(medium: _Medium, turns: int, label: str, index: int) -> Record:
 def _peaks(medium: _Medium, frames: int, listed: Sequence[int], skipped: list[str]) -> Sequence[int]:
     """The peak frames of a clip, counted from 0; the first frame of the clip is never among them."""
     inside = [index for index in listed if 0 < index < frames]
-    outside = sorted(set(listed) - set(inside))
-    if outside:
-        skipped.append(f'peaks.csv: {medium.sequence} has no frame {outside[0]} that could be a peak')
+    for index in sorted(set(listed) - set(inside)):
+        skipped.append(f'peaks.csv: {medium.sequence} has no frame {index} that could be a peak')
     if inside:
         return inside
     middle = frames // 2
@@ -227,11 +228,13 @@ def _lines(path: Path) -> list[str]:
         raise UserError(f'{path} {error}') from error
 
 
-def _edition(records: Sequence[Record]) -> str:
+def _edition(records: Sequence[Record], profiles: int) -> str:
+    """Says what was left out, too: a profile is part of the set and no reason to warn."""
     clips = len({record.sequence for record in records if record.sequence})
     stills = sum(not record.sequence for record in records)
+    media = f'{clips} clips' + (f' and {stills} stills' if stills else '')
     persons = len({record.subject for record in records})
-    return f'{clips} clips{f" and {stills} stills" if stills else ""} of {persons} persons'
+    return f'{media} of {persons} persons' + (f', without {profiles} profile views' if profiles else '')
 
 
 MMI = Mmi(
