@@ -105,7 +105,8 @@ class Progress:
         self._printed = now
         done = step - self._first[1]
         eta = f'  ETA {clock((now - self._first[0]) * (self._last - step) / done)}' if done else ''
-        print(f'{self._title}: {self._unit} {step}/{self._last}  {note}{eta}', file=self._stream, flush=True)
+        count = f'{self._unit} {step}/{self._last}'.strip()
+        print(f'{self._title}: {count}  {note}{eta}', file=self._stream, flush=True)
 
     def close(self) -> None:
         if self._bar is not None:
@@ -113,15 +114,15 @@ class Progress:
 
 
 def preparing() -> Callable[[str, int, int], None]:
-    """Shows how many images are prepared, when told the name of the set, how many are done and of how many."""
+    """Shows how far some work is, when told its title, how much is done and of how much."""
     bars: dict[str, Progress] = {}
 
-    def show(name: str, done: int, total: int) -> None:
-        if name not in bars:
-            bars[name] = Progress(f'preparing {name}', 0, total, unit='image')
-        bars[name].update(done, {})
+    def show(title: str, done: int, total: int) -> None:
+        if title not in bars:
+            bars[title] = Progress(title, 0, total, unit='')
+        bars[title].update(done, {})
         if done == total:
-            bars.pop(name).close()
+            bars.pop(title).close()
 
     return show
 

@@ -35,7 +35,7 @@ def test_it_prepares_and_shows(tmp_path):
     places = (f'--data_dir={tmp_path / "data"}', '--faces=none')
     done = tool('--prepare=ckplus', f'--manual_dir={tmp_path / "download"}', *places)
     assert done.returncode == 0, done.stderr
-    assert 'image 28/28' in done.stderr
+    assert 'images of ckplus: 28/28' in done.stderr
     assert [line.split()[1:3] for line in done.stdout.split('\n') if line.startswith('  fear')] == [['75', '3']]
     assert 'prepared (faces: none)' in tool(*places).stdout
     done = tool('--show=ckplus', f'--output={tmp_path / "sheets"}', *places)

@@ -90,7 +90,7 @@ def _slowly(records, workshop):
 
 def test_a_killed_preparation_goes_on(records, tmp_path):
     workshop = tmp_path / 'workshop'
-    process = multiprocessing.get_context('fork').Process(target=_slowly, args=(records, workshop))
+    process = multiprocessing.get_context('spawn').Process(target=_slowly, args=(records, workshop))
     process.start()
     while not list(workshop.glob('*.msgpack')):
         time.sleep(0.02)

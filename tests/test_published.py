@@ -28,7 +28,7 @@ def test_a_set_is_stored_with_everything_that_is_known(tmp_path):
     examples = store.load(builder, size=32, channels=1)
     report = builder.info.metadata
     assert len(examples) == sum(report['stored'].values()) == 2 * 7 * 4
-    assert done[-1] == ('ckplus', 56, 56)
+    assert done[-1] == ('preparing images of ckplus', 56, 56)
     assert set(examples.class_names) == set(report['expected'])
     assert len(set(examples.sequences)) == 14
     assert np.sum(examples.frames == 1) == 14

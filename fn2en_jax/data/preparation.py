@@ -23,6 +23,7 @@ from fn2en_jax.data.records import Record
 from fn2en_jax.data.video import VideoFrame
 from fn2en_jax.errors import UserError
 
+VERSION = 1  # rises whenever the same record comes out differently
 CHUNK = 64  # records of one file in the workshop
 PARALLEL_FROM = 256  # below this many records further processes cost more than they save
 AS_IT_IS = alignment.FaceStep('none')
@@ -75,8 +76,8 @@ def clear(workshop: Path) -> None:
 def prepare_one(record: Record, step: alignment.FaceStep) -> Prepared:
     """Reads a record, cuts out its face, encodes it; what cannot be read is returned with its fault."""
     try:
-        if step.mode == 'none' and isinstance(record.image, Path):
-            return Prepared(images.storable(_bytes(record.image)))
+        if step.mode == 'none':
+            return Prepared(_as_it_is(record))
         face = alignment.cut(_pixels(record), step, box=record.box, points=record.points)
     except UserError as error:
         return Prepared(b'', fault=str(error))
@@ -84,6 +85,17 @@ def prepare_one(record: Record, step: alignment.FaceStep) -> Prepared:
         return Prepared(b'', no_face=True)
     found = step.mode == 'none' or face.how != 'centre'
     return Prepared(images.encode_png(face.image), face.how, _floats(face.box), _floats(face.eyes), no_face=not found)
+
+
+def words(step: alignment.FaceStep) -> list[str]:
+    """What tells sets with differently cut faces apart, as parts of a name: ['align', '256', 'keep']."""
+    return [step.mode] if step.mode == 'none' else [step.mode, str(step.size), step.no_face]
+
+
+def _as_it_is(record: Record) -> bytes:
+    return (
+        images.storable(_bytes(record.image)) if isinstance(record.image, Path) else images.encode_png(_pixels(record))
+    )
 
 
 def _mapped(work: Any, chunks: list[Sequence[Record]], processes: int, count: int) -> Iterator[Path]:
@@ -110,7 +122,7 @@ def _chunk(records: Sequence[Record], step: alignment.FaceStep, workshop: Path) 
 def _identity(records: Sequence[Record], step: alignment.FaceStep) -> str:
     """Changes when what the records show or how it is cut changes: a chunk is never used for another one's records."""
     facts = [(record.file, _state(record.image), record.box, record.points) for record in records]
-    said = json.dumps([facts, dataclasses.asdict(step), alignment.VERSION], default=float)
+    said = json.dumps([facts, dataclasses.asdict(step), VERSION], default=float)
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 

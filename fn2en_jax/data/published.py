@@ -18,7 +18,7 @@ from fn2en_jax.errors import UserError
 
 MAX_LISTED = 20  # names shown of a long list
 
-Progress = Callable[[str, int, int], None]  # called with the name of the set, how many images are done, of how many
+Progress = Callable[[str, int, int], None]  # called with what is done, how far it is, and of how much
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,13 +77,14 @@ def prepare(
         return _builder(dataset, place, step)
     source = _folder(dataset, place)
     unpacked = Path(place.data_dir).expanduser() / 'unpacked' / dataset.name
-    found = dataset.find(Tree(source, archives.unpack(source, unpacked)))
+    found = dataset.find(Tree(source, archives.unpack(source, unpacked, _unpacking(progress))))
     workshop = Path(place.data_dir).expanduser() / 'unfinished' / _builder(dataset, place, step).builder_config.name
-    work = functools.partial(preparation.prepare, found.records, step, workshop, processes)
+    cut = FaceStep(found.faces) if found.faces == 'none' else step  # an edition that comes cropped stays as it is
+    work = functools.partial(preparation.prepare, found.records, cut, workshop, processes)
     with store.disk_faults(workshop):
         for done, _ in enumerate(work(), start=1):
             if progress:
-                progress(dataset.name, done, len(found.records))
+                progress(f'preparing images of {dataset.name}', done, len(found.records))
     builder = store.prepare(_make(dataset, step, found=found, prepared=work()), place.data_dir)
     for folder in (workshop, unpacked):
         preparation.clear(folder)
@@ -116,6 +117,10 @@ def _listed(title: str, names: Sequence[str]) -> list[str]:
         return []
     more = [f'    ... and {len(names) - MAX_LISTED} more'] if len(names) > MAX_LISTED else []
     return [f'  {title} {len(names)}:', *(f'    {name}' for name in names[:MAX_LISTED]), *more]
+
+
+def _unpacking(progress: Progress | None) -> Progress | None:
+    return progress and (lambda name, done, total: progress(f'unpacking {name}, bytes', done, total))
 
 
 def _folder(dataset: Dataset, place: Place) -> Path:

@@ -196,11 +196,11 @@ def _load_table(table: tables.Table, reading: Reading, class_names: tuple[str, .
 
 def _with_faces(config: table_faces.TableConfig, reading: Reading) -> table_faces.TableConfig:
     total = len(config.table.files)
-    name = config.table.source.name
+    title = f'preparing images of {config.table.source.name}'
 
     def progress(done: int) -> None:
         if reading.progress:
-            reading.progress(name, done, total)
+            reading.progress(title, done, total)
 
     workshop = Path(reading.data_dir).expanduser() / 'unfinished' / config.name
     return table_faces.with_faces(config, FaceStep(reading.faces, no_face=reading.no_face), workshop, progress)

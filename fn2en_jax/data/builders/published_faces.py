@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from fn2en_jax.data import preparation
 from fn2en_jax.data.alignment import FaceStep
 from fn2en_jax.data.builders import schema
 from fn2en_jax.data.preparation import Prepared
@@ -27,7 +28,7 @@ class PublishedConfig(tfds.core.BuilderConfig):
 class PublishedFaces(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of a published set; `info.metadata` is its report, see `report`."""
 
-    VERSION = tfds.core.Version('1.0.0')
+    VERSION = tfds.core.Version(f'1.{preparation.VERSION}.0')
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -63,7 +64,7 @@ class PublishedFaces(tfds.core.GeneratorBasedBuilder):
 
 def published_config(dataset: Dataset, step: FaceStep, **needed: Any) -> PublishedConfig:
     """The config of one set, with `found` and `prepared` where it is to be stored."""
-    return PublishedConfig(name='-'.join([dataset.name, *step.words()]), **needed)
+    return PublishedConfig(name='-'.join([dataset.name, *preparation.words(step)]), **needed)
 
 
 def report(found: Found, stored: list[Record], faults: list[str], faceless: list[str]) -> dict[str, Any]:

@@ -97,7 +97,9 @@ def with_faces(config: TableConfig, step: FaceStep, workshop: Path, progress: Ca
       progress: told after each image how many are done.
     """
     return dataclasses.replace(
-        config, name='-'.join([config.name, *step.words()]), faces=_Faces(config.table, step, workshop, progress)
+        config,
+        name='-'.join([config.name, *preparation.words(step)]),
+        faces=_Faces(config.table, step, workshop, progress),
     )
 
 

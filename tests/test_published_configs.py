@@ -1,0 +1,156 @@
+"""The config of every published set, from a generated download to results.json, at reduced width."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import pytest
+
+from fn2en_jax import experiment, report_table
+from tests import tiny_config
+from tests.test_configs import load
+from tests.trees import (
+    affectnet,
+    affectnet_npy,
+    ckplus,
+    fer2013,
+    ferplus,
+    jaffe,
+    mmi,
+    oulu_casia,
+    rafdb,
+    sfew,
+    tfd,
+)
+
+# How ml_collections loads a config file; and the sets here are far from complete.
+pytestmark = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A config with its argument behind the colon, what writes its download, and what comes out."""
+
+    config: str
+    options: str
+    write: Callable[..., Any]
+    knobs: dict[str, Any]
+    classes: int
+    folds: int
+    sequences: bool = False
+
+    def __str__(self) -> str:
+        return f'{self.config}{self.options}'
+
+
+CASES = (
+    Case('ckplus', '', ckplus.write, {'subjects': 10, 'last': 4}, 8, 10, sequences=True),
+    Case('ckplus', ',classes=6', ckplus.write, {'subjects': 10, 'last': 4}, 6, 10, sequences=True),
+    Case('oulu_casia', '', oulu_casia.write, {'subjects': 10, 'frames': 4}, 6, 10, sequences=True),
+    Case('mmi', '', mmi.write, {'subjects': 10, 'frames': 6}, 6, 10, sequences=True),
+    Case('jaffe', '', jaffe.write, {}, 7, 10),
+    Case('tfd', '', tfd.write, {}, 7, 5),
+    Case('sfew', '', sfew.write, {}, 7, 1),
+    Case('sfew', ',faces=frames', sfew.write, {'aligned': False}, 7, 1),
+    Case('fer2013', '', fer2013.write, {}, 7, 1),
+    Case('fer2013', ',labels=ferplus', ferplus.write, {}, 8, 1),
+    Case('affectnet', ',classes=7', affectnet.write, {}, 7, 1),
+    Case('affectnet', ',edition=npy', affectnet_npy.write, {}, 8, 1),
+    Case('rafdb', '', rafdb.write, {}, 7, 1),
+)
+
+
+@pytest.fixture(scope='module')
+def cache(tmp_path_factory):
+    """Compiled steps are shared where the shapes are."""
+    return tmp_path_factory.mktemp('cache')
+
+
+def reduced(case: Case, method: str, download: Path, cache: Path) -> ml_collections.ConfigDict:
+    """The config as it is, but for sizes and lengths."""
+    config = load(f'--config={CONFIGS / case.config}.py:{method}{case.options}')
+    tiny = tiny_config.get_config(method)
+    for name in ('face_net', 'finetune', 'stage1', 'stage2', 'scratch'):
+        config[name].update(tiny[name])
+    if config.data.stored_size > 48:
+        config.data.stored_size, config.data.crop_size = 36, 32
+    else:
+        config.face_net.image_size = 64
+    width = len(config.expression_net.features)
+    config.expression_net.update(features=(4,) * width, hidden=8, batch_norm=True, input_scale=1 / 64)
+    for stage in (config.face_net.train, config.finetune, config.stage1, config.stage2, config.scratch):
+        stage.epochs = 0.5
+    config.update({'steps_per_dispatch': 2, 'compilation_cache': str(cache / 'xla')})
+    config.data.update(manual_dir=str(download), data_dir=str(cache / case.config / 'data'), identities='synthetic')
+    config.data.synthetic.update(identity_persons=3, identity_images=4)
+    return config
+
+
+@pytest.mark.parametrize('case', CASES, ids=str)
+def test_scratch_from_the_download_to_the_table(case, tmp_path, cache):
+    case.write(tmp_path / 'download', **case.knobs)
+    config = reduced(case, 'scratch', tmp_path / 'download', cache)
+    config.data.data_dir = str(tmp_path / 'data')
+    config.fold = 'test' if case.folds == 1 else '1'
+    found = experiment.run(config, str(tmp_path / 'run'))
+    assert len(found['class_names']) == case.classes
+    folds = json.loads((tmp_path / 'run' / 'folds.json').read_text())['folds']
+    assert len(folds) == case.folds
+    scratch = found['methods']['scratch']
+    assert scratch['num_examples'] == len(next(f for f in folds if f['name'] in scratch['folds'])['test_files'])
+    assert ('sequence_accuracy' in scratch) == case.sequences
+    title, rows = report_table.table(*report_table.joined([tmp_path / 'run']))
+    assert f'{case.classes} classes' in title
+    assert rows[0][1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('case', CASES, ids=str)
+def test_fn2en_from_the_download_to_the_table(case, tmp_path, cache):
+    case.write(tmp_path / 'download', **case.knobs)
+    config = reduced(case, 'fn2en', tmp_path / 'download', cache)
+    config.data.data_dir = str(tmp_path / 'data')
+    config.fold = 'test' if case.folds == 1 else '1'
+    found = experiment.run(config, str(tmp_path / 'run'))
+    assert set(found['methods']) == {'fn2en', 'finetune'}
+
+
+def test_sfew_with_fer2013(tmp_path, cache):
+    sfew.write(tmp_path / 'sfew')
+    fer2013.write(tmp_path / 'fer')
+    config = reduced(Case('sfew', ',extra=fer2013', sfew.write, {}, 7, 1), 'scratch', tmp_path / 'sfew', cache)
+    config.data.update(data_dir=str(tmp_path / 'data'), extra_manual_dir=str(tmp_path / 'fer'))
+    experiment.run(config, str(tmp_path / 'run'), mode='plan')
+    (fold,) = json.loads((tmp_path / 'run' / 'folds.json').read_text())['folds']
+    assert set(fold['train_counts'].values()) == {2 + 3 * 2}  # two aligned faces, two of each part of FER2013
+    assert not any(file.startswith('fer2013/') for file in fold['test_files'])
+
+
+@pytest.mark.parametrize(
+    ('argument', 'message'),
+    [
+        ('ckplus.py:fn2en,classes=5', 'config.data.classes is 5'),
+        ('sfew.py:fn2en,extra=fer2014', "unknown data set 'fer2014'"),
+    ],
+)
+def test_an_option_that_does_not_exist_is_refused(argument, message, tmp_path):
+    ckplus.write(tmp_path / 'download', subjects=1)
+    sfew.write(tmp_path / 'download')
+    config = load(f'--config={CONFIGS}/{argument}')
+    config.data.update(manual_dir=str(tmp_path / 'download'), data_dir=str(tmp_path / 'data'), faces='none')
+    config.face_net.weights = 'unused'
+    with pytest.raises(experiment.UserError, match=message):
+        experiment.open_sets(config)
+
+
+@pytest.mark.parametrize(
+    'argument', ['ckplus.py:fn2en,clases=6', 'sfew.py:fn2en,faces=crop', 'fer2013.py:fn2en,labels=x', 'jaffe.py:a,b=1']
+)
+def test_a_misspelt_option_is_refused(argument):
+    with pytest.raises(ValueError, match='after the colon'):
+        load(f'--config={CONFIGS}/{argument}')
