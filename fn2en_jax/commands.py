@@ -55,7 +55,9 @@ def _parse(argv: Sequence[str]) -> None:
         rest = flags.FLAGS(list(argv))
     # ml_collections reports an unknown key as AttributeError or KeyError, a wrong value as one of the others.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        text = str(error.args[0] if error.args else error).strip().split('\n')[0]
+        lines = str(error.args[0] if error.args else error).strip().split('\n')
+        # What a config file itself objects to stands at the end of the traceback that ml_collections quotes.
+        text = lines[-1].partition(': ')[2] if 'whilst parsing config file' in lines[0] else lines[0]
         if isinstance(error, (AttributeError, KeyError)):
             text = f'unknown config key {text.strip(chr(34))}'
         raise UserError(f'{text} (see configs/base.py for all keys, --help for all flags)') from error

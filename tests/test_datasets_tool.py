@@ -42,7 +42,8 @@ def test_it_prepares_and_shows(tmp_path):
     sheets = sorted(path.name for path in (tmp_path / 'sheets').iterdir())
     assert len(sheets) == 8
     assert sheets[0] == 'ckplus_anger.png'
-    assert Image.open(tmp_path / 'sheets' / 'ckplus_neutral.png').width > 96
+    with Image.open(tmp_path / 'sheets' / 'ckplus_neutral.png') as sheet:
+        assert sheet.width > 96
 
 
 @pytest.mark.parametrize(
