@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import msgpack
 import numpy as np
 
@@ -103,8 +104,8 @@ def _mapped(work: Any, chunks: list[Sequence[Record]], processes: int, count: in
     if processes == 1:
         yield from map(work, chunks)
         return
-    # Spawned, because a fork of a process that has started JAX's threads may deadlock.
-    with multiprocessing.get_context('spawn').Pool(processes) as pool:
+    # Spawned, because a fork of a process that has started JAX's threads may deadlock; each on one core of its own.
+    with multiprocessing.get_context('spawn').Pool(processes, cv2.setNumThreads, (1,)) as pool:
         yield from pool.imap(work, chunks)
 
 
