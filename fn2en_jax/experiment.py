@@ -81,6 +81,10 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise UserError(f'unknown method {", ".join(unknown) or "(none)"}; choose from {", ".join(METHODS)} or all')
     if config.dtype not in ('float32', 'bfloat16'):
         raise UserError(f'config.dtype is {config.dtype!r}; use float32 or bfloat16')
+    if config.data.faces not in ('', 'align', 'box', 'none'):
+        raise UserError(f'config.data.faces is {config.data.faces!r}; use align, box, none or nothing')
+    if config.data.no_face not in ('keep', 'drop'):
+        raise UserError(f'config.data.no_face is {config.data.no_face!r}; use keep or drop')
     if config.loss.class_weights not in ('none', 'balanced'):
         raise UserError(f'config.loss.class_weights is {config.loss.class_weights!r}; use none or balanced')
     if not 32 <= config.data.crop_size <= config.data.stored_size:

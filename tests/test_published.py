@@ -97,8 +97,6 @@ def test_an_absent_folder_says_where_to_get_the_set(tmp_path):
             published.prepare(CKPLUS, published.Place(manual_dir, str(tmp_path)), STEP)
     with pytest.raises(UserError, match='unknown data set'):
         published.find('ck++')
-    with pytest.raises(UserError, match="'align', 'box' or 'none'"):
-        published.face_step(CKPLUS, 'twist', 'keep')
 
 
 def test_long_lists_are_cut(tmp_path):

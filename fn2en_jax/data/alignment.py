@@ -44,9 +44,9 @@ class FaceStep:
         no_face: what becomes of a picture without a face: 'keep' its central square, or 'drop' it.
     """
 
-    mode: Literal['align', 'box', 'none']
+    mode: str
     size: int = 256
-    no_face: Literal['keep', 'drop'] = 'keep'
+    no_face: str = 'keep'
 
     def __post_init__(self) -> None:
         if self.mode not in ('align', 'box', 'none'):

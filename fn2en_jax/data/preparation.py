@@ -129,7 +129,7 @@ def _identity(records: Sequence[Record], step: alignment.FaceStep) -> str:
 
 def _state(image: Path | np.ndarray | VideoFrame) -> Any:
     if isinstance(image, np.ndarray):
-        return hashlib.sha256(np.ascontiguousarray(image)).hexdigest()
+        return hashlib.sha256(image.tobytes()).hexdigest()
     if isinstance(image, VideoFrame):
         return [_state(image.path), image.index, image.quarter_turns, image.columns]
     try:

@@ -42,14 +42,8 @@ def find(name: str) -> Dataset:
 
 
 def face_step(dataset: Dataset, faces: str, no_face: str) -> FaceStep:
-    """How the faces of a set are cut out; `faces` is 'align', 'box', 'none', or '' for what the set needs.
-
-    Raises:
-        UserError: for another word.
-    """
+    """How the faces of a set are cut out; `faces` is 'align', 'box', 'none', or '' for what the set needs."""
     mode = faces or dataset.faces
-    if mode not in ('align', 'box', 'none') or no_face not in ('keep', 'drop'):
-        raise UserError(f"faces are {mode!r}, {no_face!r}; use 'align', 'box' or 'none', and 'keep' or 'drop'")
     return FaceStep(mode, no_face=no_face) if mode != 'none' else FaceStep('none')
 
 
@@ -136,7 +130,7 @@ def _folder(dataset: Dataset, place: Place) -> Path:
 
 
 def _builder(dataset: Dataset, place: Place, step: FaceStep) -> tfds.core.DatasetBuilder:
-    return store.open_builder(_make(dataset, step), place.data_dir)
+    return store.open_builder(_make(dataset, step), Path(place.data_dir).expanduser())
 
 
 def _make(dataset: Dataset, step: FaceStep, **needed: Found | Any) -> Callable[..., tfds.core.DatasetBuilder]:

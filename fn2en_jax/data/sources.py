@@ -189,21 +189,19 @@ def _load_table(table: tables.Table, reading: Reading, class_names: tuple[str, .
     digests = config.digests or ()
     tables.warn_of_copies(table, digests)
     if reading.faces not in ('', 'none'):
-        config = _with_faces(config, reading)
+        config = _with_faces(config, table, reading)
     opened = _load(functools.partial(table_faces.TableFaces, config=config), reading, class_names)
     return dataclasses.replace(opened, digests=frozenset(digests))
 
 
-def _with_faces(config: table_faces.TableConfig, reading: Reading) -> table_faces.TableConfig:
-    total = len(config.table.files)
-    title = f'preparing images of {config.table.source.name}'
-
+def _with_faces(config: table_faces.TableConfig, table: tables.Table, reading: Reading) -> table_faces.TableConfig:
     def progress(done: int) -> None:
         if reading.progress:
-            reading.progress(title, done, total)
+            reading.progress(f'preparing images of {table.source.name}', done, len(table))
 
     workshop = Path(reading.data_dir).expanduser() / 'unfinished' / config.name
-    return table_faces.with_faces(config, FaceStep(reading.faces, no_face=reading.no_face), workshop, progress)
+    step = FaceStep(reading.faces, no_face=reading.no_face)
+    return table_faces.with_faces(config, table, step, workshop, progress)
 
 
 def _load(make_builder: MakeBuilder, reading: Reading, class_names: tuple[str, ...] | None = None) -> _Opened:

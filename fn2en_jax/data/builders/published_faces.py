@@ -45,7 +45,9 @@ class PublishedFaces(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         config = self.builder_config
-        stored, faults, faceless = [], [], []
+        stored: list[Record] = []
+        faults: list[str] = []
+        faceless: list[str] = []
         for record, face in config.prepared:
             if face.fault:
                 faults.append(f'{record.file}: {face.fault}')

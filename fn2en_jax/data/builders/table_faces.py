@@ -87,19 +87,23 @@ def _example(table: tables.Table, row: int, face: Prepared) -> dict[str, Any]:
     )
 
 
-def with_faces(config: TableConfig, step: FaceStep, workshop: Path, progress: Callable[[int], None]) -> TableConfig:
+def with_faces(
+    config: TableConfig, table: tables.Table, step: FaceStep, workshop: Path, progress: Callable[[int], None]
+) -> TableConfig:
     """The config of the same table with the faces cut out of its images, which is done when they are stored.
 
     Args:
-      config: of `table_config`.
+      config: the table's, from `table_config`.
+      table: the table.
       step: how faces are cut out.
       workshop: see `preparation.prepare`.
       progress: told after each image how many are done.
     """
-    return dataclasses.replace(
-        config,
+    return TableConfig(
         name='-'.join([config.name, *preparation.words(step)]),
-        faces=_Faces(config.table, step, workshop, progress),
+        table=table,
+        digests=config.digests,
+        faces=_Faces(table, step, workshop, progress),
     )
 
 
