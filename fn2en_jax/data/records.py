@@ -59,6 +59,7 @@ class Found:
         expected: published number of records per class, or per 'split/class'; {} where nobody published one.
         missing: names of what should be there and is not, for people.
         skipped: names of what is there and cannot be used, each with its reason.
+        faces: what the images of this edition need, where that is not what the set's `faces` says; else ''.
     """
 
     records: tuple[Record, ...]
@@ -66,6 +67,7 @@ class Found:
     expected: Mapping[str, int]
     missing: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    faces: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +96,11 @@ class Dataset:
         """
         raise NotImplementedError
 
+    def wants(self, archive: str) -> bool:
+        """Whether an archive found below the folder, a path with '/', can hold anything of this set."""
+        del archive
+        return True
+
     def foreign(self, tree: 'Tree', looked_for: str) -> UserError:
         """The refusal of a folder that is not this set, in one line."""
         return UserError(
@@ -110,7 +117,7 @@ class Tree:
     def __init__(self, root: Path, unpacked: Sequence[Path] = ()):
         """root: what the user named; unpacked: folders into which its archives were extracted."""
         self.root = root
-        listed = sorted(name_path for folder in (root, *unpacked) for name_path in _walk(folder))
+        listed = sorted(name_path for folder in (root, *unpacked) for name_path in walk(folder))
         self.files: dict[str, Path] = dict(listed)
 
     def match(self, pattern: str) -> Iterator[tuple[re.Match[str], Path]]:
@@ -125,17 +132,23 @@ class Tree:
                 yield found, path
 
 
-def _walk(root: Path) -> Iterator[tuple[str, Path]]:
+def walk(root: Path) -> Iterator[tuple[str, Path]]:
+    """Every file below a folder as its path with '/' between the parts, and where it is; as `Tree`, in no order.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
     real = os.path.realpath(root)
     for folder, folders, files in os.walk(root, onerror=_refuse):
-        folders[:] = sorted(name for name in folders if not _junk(name))
+        folders[:] = sorted(name for name in folders if not junk(name))
         for name in files:
             path = Path(folder, name)
-            if not _junk(name) and (not path.is_symlink() or Path(os.path.realpath(path)).is_relative_to(real)):
+            if not junk(name) and (not path.is_symlink() or Path(os.path.realpath(path)).is_relative_to(real)):
                 yield path.relative_to(root).as_posix(), path
 
 
-def _junk(name: str) -> bool:
+def junk(name: str) -> bool:
+    """Whether a file or folder of this name is passed over: hidden, or left behind by a file browser."""
     return name.startswith('.') or name.lower() in _JUNK
 
 
