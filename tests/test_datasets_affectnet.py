@@ -84,7 +84,8 @@ def test_another_case_or_extension_on_disk(tmp_path):
     row, tiff, twin = lists['training'][0], lists['training'][4], lists['training'][3]
     upper = (pictures / row.file).rename((pictures / row.file.upper()).with_suffix('.JPG'))
     png = (pictures / tiff.file).rename((pictures / tiff.file).with_suffix('.png'))
-    (pictures / twin.file).with_suffix('.jpg').write_bytes(b'')  # the listed one is a .png, and wins
+    for suffix in ('.jpg', '.PNG'):
+        (pictures / twin.file).with_suffix(suffix).write_bytes(b'')  # the listed one is a .png, and wins
     records = {record.file: record.image for record in find(tmp_path).records}
     assert records[row.file] == upper
     assert records[tiff.file] == png
@@ -113,6 +114,14 @@ def test_named_but_not_on_disk(tmp_path):
     found = find(tmp_path)
     assert found.missing == (gone.file,)  # the other one is not used anyway
     assert len(found.records) == 31
+
+
+def test_the_automatic_part_is_passed_over(tmp_path):
+    trees.write(tmp_path)
+    trees.write_list(tmp_path, 'training', [trees.Row('1/x.jpg', 3)])  # as if a name were in both parts
+    found = find(tmp_path)
+    assert found.missing == ('1/x.jpg',)
+    assert len(found.records) == 16
 
 
 def test_names_that_lead_out_are_not_followed(tmp_path):
