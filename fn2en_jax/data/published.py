@@ -71,7 +71,7 @@ def prepare(
         return _builder(dataset, place, step)
     source = _folder(dataset, place)
     unpacked = Path(place.data_dir).expanduser() / 'unpacked' / dataset.name
-    found = dataset.find(Tree(source, archives.unpack(source, unpacked, _unpacking(progress))))
+    found = dataset.find(Tree(source, archives.unpack(source, unpacked, _unpacking(progress), dataset.wants)))
     workshop = Path(place.data_dir).expanduser() / 'unfinished' / _builder(dataset, place, step).builder_config.name
     cut = FaceStep(found.faces) if found.faces == 'none' else step  # an edition that comes cropped stays as it is
     work = functools.partial(preparation.prepare, found.records, cut, workshop, processes)
