@@ -112,3 +112,10 @@ def test_every_set_says_how_to_get_it():
         for text in (dataset.title, dataset.access, dataset.layout):
             assert text
             assert '\n' not in text
+
+
+def test_a_set_of_damaged_images_is_refused(tmp_path):
+    tree.write(tmp_path / 'download', subjects=1, draw=None)
+    with pytest.raises(UserError, match=r'no image can be used of 28; the first: S\d+/.*empty'):
+        published.prepare(CKPLUS, place(tmp_path), STEP)
+    assert not (tmp_path / 'data' / 'published_faces').exists()

@@ -91,7 +91,7 @@ def reduced(case: Case, method: str, download: Path, cache: Path) -> ml_collecti
     config.update({'steps_per_dispatch': 2, 'compilation_cache': str(cache / 'xla')})
     config.data.update(manual_dir=str(download), data_dir=str(cache / case.config / 'data'), identities='synthetic')
     config.data.synthetic.update(identity_persons=3, identity_images=4)
-    config.data.num_folds = min(case.folds, config.data.num_folds)
+    config.data.num_folds = max(2, min(case.folds, config.data.num_folds))
     return config
 
 

@@ -1,11 +1,15 @@
 """Opening a user's sets: what is warned of."""
 
+import dataclasses
+import io
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from fn2en_jax.data import sources
+from fn2en_jax.data import alignment, images, sources, tables, viola_jones
+from fn2en_jax.errors import UserError
 
 
 def test_copies_within_a_set_and_between_the_two_are_warned_of(tmp_path: Path, caplog):
@@ -15,11 +19,55 @@ def test_copies_within_a_set_and_between_the_two_are_warned_of(tmp_path: Path, c
     (tmp_path / 'again.png').write_bytes((tmp_path / 'a.png').read_bytes())
     (tmp_path / 'e.csv').write_text('file,expression\na.png,joy\nb.png,anger\nagain.png,joy\n')
     (tmp_path / 'i.csv').write_text('file,identity\nb.png,ann\nc.png,bob\nd.png,bob\n')
+    wanted = sources.Wanted('csv', str(tmp_path / 'e.csv'), str(tmp_path / 'i.csv'))
     reading = sources.Reading(str(tmp_path / 'data'), 32, 1, 1 << 30, {})
     for _ in range(2):  # also when the sets are stored already
         caplog.clear()
         with caplog.at_level('WARNING', logger='absl'):
-            sources.open_data('csv', str(tmp_path / 'e.csv'), str(tmp_path / 'i.csv'), reading, need_identities=True)
+            sources.open_data(wanted, reading, need_identities=True)
         assert "e.csv: 1 images are byte for byte copies of others ('again.png' of 'a.png')" in caplog.text
         assert 'i.csv: ' not in caplog.text
         assert '1 images are in both sets' in caplog.text
+
+
+def photographs(folder: Path, points: bool) -> Path:
+    """Four pictures of noise; with points, the eyes stand on a line that rises to the right."""
+    draw = np.random.default_rng(0)
+    lines = ['file,expression' + (',' + ','.join(tables.POINTS) if points else '')]
+    for number in range(4):
+        Image.fromarray(draw.integers(0, 256, (90, 80), np.uint8)).save(folder / f'{number}.png')
+        marks = ',25,45,55,35,41,50,35,66,50,61' if points else ''
+        lines.append(f'{number}.png,{("joy", "anger")[number % 2]}{marks}')
+    (folder / 'e.csv').write_text('\n'.join(lines))
+    return folder / 'e.csv'
+
+
+def test_landmarks_of_a_table_are_used_and_nothing_is_detected(tmp_path, monkeypatch):
+    monkeypatch.setattr(viola_jones, 'largest', None)
+    monkeypatch.setattr(viola_jones, 'detect', None)
+    wanted = sources.Wanted('csv', str(photographs(tmp_path, points=True)))
+    done = []
+    reading = sources.Reading(
+        str(tmp_path / 'data'), 64, 1, 1 << 30, {}, faces='align', progress=lambda *told: done.append(told)
+    )
+    examples = sources.open_data(wanted, reading, need_identities=False).expressions
+    assert done[-1] == ('preparing images of e.csv', 4, 4)
+    as_it_is = dataclasses.replace(reading, faces='')
+    plain = sources.open_data(wanted, as_it_is, need_identities=False).expressions
+    assert examples.files == plain.files
+    pixels = np.array(Image.open(io.BytesIO((tmp_path / '0.png').read_bytes())))[..., None]
+    points = ((25.0, 45.0), (55.0, 35.0), (41.0, 50.0), (35.0, 66.0), (50.0, 61.0))
+    by_hand = alignment.cut(pixels, alignment.FaceStep('align'), points=points)
+    np.testing.assert_array_equal(examples.images[0], images.fit(by_hand.image, 64))
+    assert np.abs(examples.images[0].astype(int) - plain.images[0]).mean() > 10
+
+
+@pytest.mark.parametrize(('no_face', 'left'), [('keep', 4), ('drop', 0)])
+def test_pictures_without_a_face_are_kept_or_dropped(tmp_path, no_face, left):
+    wanted = sources.Wanted('csv', str(photographs(tmp_path, points=False)))
+    reading = sources.Reading(str(tmp_path / 'data'), 64, 1, 1 << 30, {}, faces='align', no_face=no_face)
+    if not left:
+        with pytest.raises(UserError, match='no image is left'):
+            sources.open_data(wanted, reading, need_identities=False)
+        return
+    assert len(sources.open_data(wanted, reading, need_identities=False).expressions) == left

@@ -340,7 +340,7 @@ def test_grey_identities_and_two_processes_give_the_same_set(tmp_path):
 
 def test_examples_are_checked_on_the_way_in():
     with pytest.raises(ValueError, match='split'):
-        schema.example(b'', label='fear', file='a.png', split='validation')
+        schema.example(b'', label='fear', file='a.png', split='exam')
     with pytest.raises(ValueError, match='empty'):
         schema.example(b'', label='', file='a.png')
 

@@ -11,6 +11,7 @@ from fn2en_jax.data.alignment import FaceStep
 from fn2en_jax.data.builders import schema
 from fn2en_jax.data.preparation import Prepared
 from fn2en_jax.data.records import Dataset, Found, Record
+from fn2en_jax.errors import UserError
 
 
 @dataclasses.dataclass(eq=False)
@@ -56,6 +57,9 @@ class PublishedFaces(tfds.core.GeneratorBasedBuilder):
             if face.encoded:
                 yield len(stored), _example(record, face)
                 stored.append(record)
+        if not stored:
+            first = (faults or faceless)[:1]
+            raise UserError(f'no image can be used of {len(faults) + len(faceless)}; the first: {"".join(first)}')
         self.info.metadata.update(report(config.found, stored, faults, faceless))
 
     def _create_builder_config(self, builder_config: PublishedConfig, version: str | None) -> PublishedConfig:

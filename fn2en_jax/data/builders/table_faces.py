@@ -59,9 +59,13 @@ class TableFaces(tfds.core.GeneratorBasedBuilder):
         table = self._table
         faces = self.builder_config.faces
         whole = (Prepared(images.storable(_bytes(path))) for path in table.paths)
+        empty = True
         for row, face in enumerate(whole if faces is None else faces):
             if face.encoded:  # else it shows no face, and such images were to be dropped
                 yield row, _example(table, row, face)
+                empty = False
+        if empty:
+            raise UserError(f'{table.source}: no image is left, since no face was found in any')
 
     @property
     def _table(self) -> tables.Table:
