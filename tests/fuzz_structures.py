@@ -4,6 +4,7 @@ Changed bytes mostly break a length or a tag near by. Here a file is taken apart
 and lengths and checksums are made anew, so that what is wrong is met far inside the reader.
 """
 
+import copy
 import io
 import itertools
 import json
@@ -33,6 +34,24 @@ def changed(parts, draw, alter):
     else:
         parts[at] = alter(parts[at])
     return parts
+
+
+def damage(tree, draw, alter):
+    """One change somewhere in a tree: lists of parts, of each of which the last item is its content or such a list."""
+    waiting, lists = [tree], []
+    while waiting:
+        lists.append(waiting.pop())
+        waiting += [part[-1] for part in lists[-1] if isinstance(part[-1], list)]
+    outer = [parts for parts in lists if any(isinstance(part[-1], list) for part in parts)]
+    lists = [parts for parts in (outer if outer and draw.random() < 0.7 else lists) if parts]
+    if not lists:
+        return
+    chosen, donor = (lists[int(draw.integers(0, len(lists)))] for _ in range(2))
+    if draw.random() < 0.4:  # something sound, in a place where something else belongs
+        part = copy.deepcopy(donor[int(draw.integers(0, len(donor)))])
+        chosen[int(draw.integers(0, len(chosen)))] = part
+    else:
+        chosen[:] = changed(chosen, draw, alter)
 
 
 def number(draw, width):
@@ -89,13 +108,10 @@ def matlab(data, draw):
         kind, content = element
         if draw.random() < 0.2:
             return [int(draw.integers(0, 20)), content]
-        if isinstance(content, list):
-            return [kind, changed(content, draw, alter)]
-        return [kind, scrambled(content, draw)]
+        return [kind, content if isinstance(content, list) else scrambled(content, draw)]
 
     for _ in range(int(draw.integers(1, 4))):
-        variables = [alter(variable) if draw.random() < 0.7 else variable for variable in variables]
-        variables = changed(variables, draw, alter) if draw.random() < 0.2 else variables
+        damage(variables, draw, alter)
     found = [[COMPRESSED, zlib.compress(joined([variable]), 1)] if packed else variable for variable in variables]
     return data[:128] + joined(found)
 
@@ -154,7 +170,7 @@ def caffe(data, draw):
         if draw.random() < 0.2:
             return [int(draw.choice([1, 2, 3, 4, 5, 6, 7, 8, 10, 19, 50, 100, 106])), wire, value]
         if isinstance(value, list):
-            return [number, wire, changed(value, draw, alter)]
+            return [number, wire, [*value, *value]]
         if wire == VARINT:
             return [number, wire, int(draw.choice(np.array(SIZES, object)))]
         content = scrambled(value, draw) if wire == BYTES else value[::-1]
@@ -162,7 +178,7 @@ def caffe(data, draw):
 
     found = fields(data)
     for _ in range(int(draw.integers(1, 4))):
-        found = changed(found, draw, alter)
+        damage(found, draw, alter)
     return message(found)
 
 
