@@ -136,6 +136,7 @@ def test_an_archive_of_keras_3_is_read_for_its_weights(options, tmp_path):
             keras.read_archive(file, PLAIN)
     writers.pytorch(path, writers.state(MADE, 'fer'))
     assert not keras.is_archive(path.read_bytes()[:1024])
+    assert not keras.is_archive(b'PK\3\4')
 
 
 def test_layers_inside_a_model_of_a_legacy_keras_file_are_read_by_their_paths(tmp_path):

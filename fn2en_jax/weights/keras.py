@@ -67,7 +67,8 @@ def read(file: Bytes, name: str, wish: Wish) -> Net:
 
 def is_archive(head: bytes) -> bool:
     """Whether a zip archive that begins so is a model of Keras 3 (`.keras`)."""
-    return head[_LOCAL_HEADER : _LOCAL_HEADER + head[26] + 256 * head[27]] in _FIRST_IN_ARCHIVE
+    named = int.from_bytes(head[26:28], 'little')
+    return head[_LOCAL_HEADER : _LOCAL_HEADER + named] in _FIRST_IN_ARCHIVE
 
 
 def read_archive(file: Bytes, wish: Wish) -> Net:
