@@ -2,10 +2,13 @@
 
     python -m tests.fuzz_weights FOLDER FIRST COUNT
 
-Every file in FOLDER is an original; copy number i is made from one of them with the seed i. The last line is JSON.
+Every file in FOLDER, which is named after their form, is an original; copy number i is made from one of them with the
+seed i, and read as this program reads one or as `convert` describes one. The last line is JSON.
 """
 
+import contextlib
 import faulthandler
+import io
 import json
 import re
 import resource
@@ -14,12 +17,17 @@ import time
 from pathlib import Path
 
 import numpy as np
+from absl import flags
 
+from fn2en_jax import convert
 from fn2en_jax.errors import UserError
 from fn2en_jax.weights import files
 from fn2en_jax.weights.canonical import Wish
+from tests import fuzz_structures
 
-SECONDS = 5
+SECONDS = 5  # of the processor
+PATIENCE = 6  # times as many by the clock, on a machine that does other things too
+STRUCTURED, DESCRIBED = 0.5, 0.2  # shares of the copies
 MEMORY = 2 << 30  # bytes
 SIZES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 40, (1 << 63) - 1, (1 << 64) - 1)
 
@@ -62,19 +70,64 @@ def most_memory() -> int:
     return int(found[1]) * 1024
 
 
+def copy(form: str, original: bytes, seed: int) -> bytes:
+    """Copy number `seed`: of some forms, half are damaged in their structure, and some of those in their bytes too."""
+    draw = np.random.default_rng([seed, 1])
+    if form not in fuzz_structures.FORMS or draw.random() >= STRUCTURED:
+        return mutated(original, seed)
+    changed = fuzz_structures.FORMS[form](original, draw)
+    return mutated(changed, seed) if draw.random() < 0.1 else changed
+
+
+def wish(seed: int) -> Wish:
+    """What a user may say of a file, and mostly says."""
+    draw = np.random.default_rng([seed, 2])
+
+    def one(usual, *others):
+        return usual if draw.random() < 0.8 else others[int(draw.integers(0, len(others)))]
+
+    return Wish(
+        colour_order=one('rgb', 'bgr', '', 'grb'),
+        layers=one('all', 'convolutions'),
+        image_size=one(None, (32, 32), (64, 96), (10_000, 1)),
+        mean_rgb=one(None, (1.0, 2.0, 3.0)),
+        theano_flipped=one(True, False),
+    )
+
+
+def read(path: Path, seed: int) -> None:
+    """Reads the file with the user's words, or describes it with the same ones as flags. Raises what they raise."""
+    said = wish(seed)
+    if np.random.default_rng([seed, 3]).random() >= DESCRIBED:
+        files.load(str(path), said)
+        return
+    values = {
+        'colour_order': said.colour_order,
+        'layers': said.layers,
+        'image_size': 'x'.join(map(str, said.image_size or ())),
+        'mean': ','.join(map(str, said.mean_rgb or ())),
+        'theano_flipped': said.theano_flipped,
+    }
+    for name, value in values.items():
+        flags.FLAGS[name].value = value
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
+        convert.main([str(path)])
+
+
 def main(folder: Path, first: int, count: int) -> None:
+    flags.FLAGS([sys.argv[0]])
     originals = [path.read_bytes() for path in sorted(folder.iterdir())]
     limit = most_memory() + MEMORY
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     faulthandler.enable()
     path, slowest, taken, messages = folder.parent / f'{folder.name}.fuzz', 0.0, 0, set()
     for seed in range(first, first + count):
-        path.write_bytes(mutated(originals[seed % len(originals)], seed))
-        faulthandler.dump_traceback_later(SECONDS, exit=True)
-        begin = time.monotonic()
+        path.write_bytes(copy(folder.name, originals[seed % len(originals)], seed))
+        faulthandler.dump_traceback_later(SECONDS * PATIENCE, exit=True)
+        begin = time.process_time()
         try:
             with np.errstate(all='ignore'):
-                files.load(str(path), Wish(colour_order='rgb', theano_flipped=True))
+                read(path, seed)
             taken += 1
         except UserError as error:
             message = str(error)
@@ -84,7 +137,7 @@ def main(folder: Path, first: int, count: int) -> None:
         except BaseException:
             print(f'seed {seed} of {folder}', file=sys.stderr, flush=True)
             raise
-        slowest = max(slowest, time.monotonic() - begin)
+        slowest = max(slowest, time.process_time() - begin)
     faulthandler.cancel_dump_traceback_later()
     print(json.dumps({'taken': taken, 'kinds': len(messages), 'slowest': slowest, 'memory': most_memory()}))
 

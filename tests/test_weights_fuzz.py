@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from fn2en_jax.weights import own
 from fn2en_jax.weights.canonical import Net
-from tests import fuzz_weights
+from tests import fuzz_structures, fuzz_weights
 from tests import weight_files as writers
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +54,8 @@ ORIGINALS = {
         lambda path: writers.keras(path, MADE),
         lambda path: writers.keras(path, MADE, kind='deepface', automatic=True, full=True, version=3),
         lambda path: writers.keras(path, MADE, kind='theano', version=1),
+        lambda path: writers.keras_3(path, MADE, nested=True),
+        lambda path: writers.keras_archive(path, MADE, kind='deepface', named=None),
         flat_hdf5,
     ],
     'safetensors': [
@@ -79,13 +82,26 @@ def survive(form, folder, first, count):
     return found
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize('form', ORIGINALS)
 def test_damaged_files_end_well(form, tmp_path):
-    survive(form, tmp_path, 0, 300)
+    survive(form, tmp_path, 0, 2000)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize('form', ORIGINALS)
 def test_many_damaged_files_end_well(form, tmp_path):
-    print(form, survive(form, tmp_path, 300, 2000))
+    print(form, survive(form, tmp_path, 2000, 4000))
+
+
+def test_what_is_taken_apart_is_put_together_the_same(tmp_path):
+    """So damage is where it was meant to be, not in the lengths around it."""
+    writers.matconvnet(tmp_path / 'a', MADE, names=NAMES, compressed=False)
+    body = fuzz_structures.elements((tmp_path / 'a').read_bytes()[128:])
+    assert fuzz_structures.elements(fuzz_structures.joined(body)) == body
+    writers.caffe(tmp_path / 'b', MADE)
+    model = (tmp_path / 'b').read_bytes()
+    assert fuzz_structures.message(fuzz_structures.fields(model)) == model
+    text = pickle.dumps({'a': [1, 2.5, None]}, 2)
+    assert b''.join(fuzz_structures.operations(text)) == text

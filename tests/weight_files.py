@@ -5,6 +5,7 @@ ones; Caffe's protobuf and Torch7's stream are put together here byte by byte.
 """
 
 import struct
+import zipfile
 from collections import OrderedDict
 
 import h5py
@@ -97,8 +98,10 @@ def simple_layer(name, kind, weights, column, old, momentum=True):
         kernel, bias = weights
         bias = bias.reshape((-1, 1) if column else (1, -1))
         layer |= {'filters': kernel, 'biases': bias} if old else {'weights': cell([kernel, bias])}
-        layer |= {'stride': np.array([1.0, 1]), 'pad': 1.0}
+        layer |= {'stride': np.array([1.0, 1]), 'pad': 0.0 if name in DENSE else 1.0}
         layer |= {'momentum': cell([np.zeros_like(kernel), np.zeros_like(bias)])} if momentum else {}
+    if kind == 'pool':
+        layer |= {'method': 'max', 'pool': np.array([2.0, 2]), 'stride': 2.0, 'pad': np.array([0.0, 1, 0, 1])}
     return layer
 
 
@@ -124,9 +127,11 @@ def dag(made):
         params += [
             {'name': key, 'value': array, 'learningRate': 1.0} for key, array in zip(mine, weights or (), strict=True)
         ]
-        layers.append(
-            {'name': name, 'type': f'dagnn.{kind.title()}', 'params': cell(mine), 'block': {'size': [1.0, 2]}}
-        )
+        block = {'size': [1.0, 2], 'stride': [1.0, 1], 'pad': 0.0 if name in DENSE else 1.0}
+        if kind == 'pool':
+            block = {'method': 'max', 'poolSize': [2.0, 2], 'stride': [2.0, 2], 'pad': 0.0}
+        title = {'pool': 'Pooling', 'relu': 'ReLU', 'softmax': 'SoftMax'}.get(kind, 'Conv')
+        layers.append({'name': name, 'type': f'dagnn.{title}', 'params': cell(mine), 'block': block})
     return {'layers': structs(layers), 'params': structs(params[::-1]), 'vars': structs([{'name': 'x0'}])}
 
 
@@ -174,21 +179,38 @@ def blob(array, packed, legacy, double):
     return data + field(7, field(1, b''.join(map(varint, array.shape))))
 
 
-def caffe_layer(form, name, kind, blobs):
+def caffe_layer(form, name, kind, blobs, said=b''):
+    """said: what the layer says of itself, a whole field."""
     if form == 'V1':
-        return field(2, field(4, name) + integer(5, kind) + b''.join(field(6, b) for b in blobs))
+        return field(2, field(4, name) + integer(5, kind) + b''.join(field(6, b) for b in blobs) + said)
     if form == 'V0':
         return field(2, field(1, field(1, name) + field(2, b'conv') + b''.join(field(50, b) for b in blobs)))
-    return field(100, field(1, name) + field(2, b'Convolution') + b''.join(field(7, b) for b in blobs) + integer(10, 0))
+    blobs = b''.join(field(7, b) for b in blobs)
+    return field(100, field(1, name) + field(2, b'Convolution') + blobs + integer(10, 0) + said)
 
 
-def caffe(path, made, form='V1', packed=True, legacy=True, double=False, edit=None):
-    pieces = [field(1, b'VGG_FACE_16_layers'), field(3, b'data')]
+def caffe_geometry(form, name, pad=1, kernel=3, stride=1, pools=False):
+    """convolution_param or pooling_param as a field of its layer; as Caffe does, the usual is left out."""
+    if name in DENSE or form == 'V0':
+        return b''
+    numbers = (4, 2, 3) if pools else (3, 4, 6)
+    usual = zip(numbers, (pad, kernel, stride), (0, None, 1), strict=True)
+    said = b''.join(integer(number, value) for number, value, unsaid in usual if value != unsaid)
+    if not pools:
+        said = integer(1, 64) + said + field(7, field(1, b'gaussian'))
+    return field({'V1': (10, 19), 'new': (106, 121)}[form][pools], said)
+
+
+def caffe(path, made, form='V1', packed=True, legacy=True, double=False, edit=None, head=None, said=caffe_geometry):
+    pieces = [field(1, b'VGG_FACE_16_layers'), field(3, b'data')] if head is None else [head]
     for name, (kernel, bias) in for_bgr(made).items():
         array = matrix(kernel) if name in DENSE else oihw(kernel)
         blobs = [blob(array, packed, legacy, double), blob(bias, packed, legacy, double)]
-        pieces.append(caffe_layer(form, name.encode(), 14 if name in DENSE else 4, blobs))
+        pieces.append(caffe_layer(form, name.encode(), 14 if name in DENSE else 4, blobs, said(form, name)))
         pieces.append(caffe_layer(form, b'relu_' + name.encode(), 18, []))
+        if (name[:5], int(name[-1])) in [(f'conv{block}', depth) for block, depth in BLOCKS]:
+            pool = caffe_geometry(form, name, 0, 2, 2, pools=True)
+            pieces.append(caffe_layer(form, b'pool' + name[4:5].encode(), 17, [], pool))
     out = b''.join(pieces)
     path.write_bytes(edit(out) if edit else out)
 
@@ -262,6 +284,8 @@ def torch7_modules(made, flat=True, gradients=True):
         kernel, bias = bgr[name]
         weight = oihw(kernel) if kind == b'nn.SpatialConvolution' and not flat else matrix(kernel)
         fields = {b'train': False, b'weight': weight, b'bias': bias, b'output': None}
+        if name in CONVOLUTIONS:
+            fields |= {b'kW': 3, b'kH': 3, b'dW': 1, b'dH': 1, b'padW': 1, b'padH': 1}
         return kind, fields | ({b'gradWeight': np.zeros_like(weight)} if gradients else {})
 
     found = []
@@ -269,11 +293,22 @@ def torch7_modules(made, flat=True, gradients=True):
     for block, depth in BLOCKS:
         for index in range(1, depth + 1):
             found += [weighted(convolution, f'conv{block}_{index}'), (b'nn.ReLU', {b'inplace': True})]
-        found.append((b'nn.SpatialMaxPooling', {b'kW': 2, b'hook': 'function'}))
+        found.append((b'nn.SpatialMaxPooling', {b'kW': 2, b'kH': 2, b'dW': 2, b'dH': 2, b'hook': 'function'}))
     found.append((b'nn.View', {b'numElements': 25088}))
     for name in ('fc6', 'fc7'):
         found += [weighted(b'nn.Linear', name), (b'nn.ReLU', {}), (b'nn.Dropout', {b'p': 0.5})]
     return [*found, weighted(b'nn.Linear', 'fc8'), (b'nn.SoftMax', {})]
+
+
+def padded(modules):
+    """As old programs wrote it: a module that pads before each convolution, which does not."""
+    found = []
+    for kind, fields in modules:
+        if b'padW' in fields:
+            found.append((b'nn.SpatialZeroPadding', {b'pad_l': 1, b'pad_r': 1, b'pad_t': 1, b'pad_b': 1}))
+            fields = {key: value for key, value in fields.items() if key not in (b'padW', b'padH')} | {b'padding': 0}
+        found.append((kind, fields))
+    return found
 
 
 def sequential(modules):
@@ -374,5 +409,44 @@ def keras_paths(name, version, kind):
     if version == 1:
         end = '' if kind.startswith('theano') else ':0'
         return [f'{name}_W{end}', f'{name}_b{end}']
-    end = ':0' if version == 2 else ''
-    return [f'{name}/kernel{end}', f'{name}/bias{end}']
+    if version == 3:
+        return [f'sequential/{name}/kernel', f'sequential/{name}/bias']
+    return [f'{name}/kernel:0', f'{name}/bias:0']
+
+
+def keras_3(path, made, kind='rcmalli', named=True, nested=False, edit=None):
+    """What Keras 3 writes as .weights.h5: groups by class, counted in each model; the newer ones add names.
+
+    named: the layers have names of their own; None for a version that writes no names. nested: the convolutions are a
+    model inside the model.
+    """
+    counts = {}
+
+    def group(file, model, title, name):
+        count = counts[model, title] = counts.get((model, title), -1) + 1
+        held = file.create_group(f'{model}layers/{title}_{count}/vars' if count else f'{model}layers/{title}/vars')
+        if named is not None:
+            held.attrs['name'] = name if named else f'{title}_{count + 40}'
+        return held
+
+    with h5py.File(path, 'w') as file:
+        file.create_group('vars').attrs['name'] = 'sequential'
+        file['optimizer/vars/0'] = np.int32(7)
+        for name, arrays in (edit or list)(keras_arrays(made, kind)):
+            model = 'layers/functional/' if nested and name in CONVOLUTIONS else ''
+            held = group(file, model, 'dense' if arrays[0].ndim == 2 else 'conv2d', name)
+            for index, array in enumerate(arrays):
+                held[str(index)] = np.ascontiguousarray(array)
+            if name in ('fc6', 'fc7'):
+                group(file, '', 'dropout', f'drop{name[2]}').parent['seed_generator/vars/0'] = np.arange(2)
+
+
+def keras_archive(path, made, **options):
+    """The same in the archive that Keras 3 writes as .keras."""
+    inside = path.with_name('model.weights.h5')
+    keras_3(inside, made, **options)
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('metadata.json', '{"keras_version": "3.15.1"}')
+        archive.writestr('config.json', '{"module": "os", "class_name": "system"}')
+        archive.write(inside, inside.name)
+    inside.unlink()

@@ -1,5 +1,6 @@
 """Reading a foreign file by position, never beyond its end."""
 
+import copy
 import os
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +35,7 @@ class Bytes:
 
     def __init__(self, path: str | Path):
         self._file = Path(path).open('rb')  # noqa: SIM115 (closed by __exit__)
-        self.size = os.fstat(self._file.fileno()).st_size
+        self._begin, self.size = 0, os.fstat(self._file.fileno()).st_size
 
     def __enter__(self) -> 'Bytes':
         return self
@@ -42,17 +43,24 @@ class Bytes:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._file.close()
 
+    def part(self, offset: int, length: int) -> 'Bytes':
+        """A stretch of the file as a file of its own. Raises UserError when the file does not hold it."""
+        self._check(offset, length)
+        stretch = copy.copy(self)
+        stretch._begin, stretch.size = self._begin + offset, length
+        return stretch
+
     def read(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from `offset`. Raises UserError when the file does not hold them."""
         self._check(offset, length)
-        self._file.seek(offset)
+        self._file.seek(self._begin + offset)
         return self._file.read(length)
 
     def array(self, offset: int, dtype: Any, count: int) -> np.ndarray:
         """`count` values of `dtype` from `offset`, [count]. Raises UserError when the file does not hold them."""
         dtype = np.dtype(dtype)
         self._check(offset, count * dtype.itemsize)
-        self._file.seek(offset)
+        self._file.seek(self._begin + offset)
         return np.fromfile(self._file, dtype, count)
 
     def _check(self, offset: int, length: int) -> None:

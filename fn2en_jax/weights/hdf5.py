@@ -32,6 +32,8 @@ _SPACE, _LINK_INFO, _TYPE, _LINK, _EXTERNAL, _LAYOUT, _FILTERS, _ATTRIBUTE, _MOR
 )  # fmt: skip
 _SHARED = 2  # flag of a message that is kept elsewhere
 _NEWER = 'of a newer form of HDF5 than Keras writes; save it again with h5py and libver="earliest"'
+_PLAINLY = 'save it again with h5py as file[name] = array, without chunks= and compression='
+_INSIDE = 4  # bytes of a layout message before values that lie in it
 _FLOATS: dict[tuple[int, ...], str] = {  # size, bits, place and length of the exponent, of the fraction, and bias
     (2, 16, 10, 5, 0, 10, 15): 'f2',
     (4, 32, 23, 8, 0, 23, 127): 'f4',
@@ -171,12 +173,14 @@ class Node:
         dtype, shape = _real(found[_TYPE], name), _shape(found[_SPACE])
         place, length = _place(found[_LAYOUT], name)
         if _FILTERS in found:
-            raise UserError(f'{shown(name)} is packed; save it again without compression')
+            raise UserError(f'{shown(name)} is packed; {_PLAINLY}')
         if length != math.prod(shape) * dtype.itemsize:
             raise damaged(f'{shown(name)} has a shape of another size than its values')
-        file = self._hdf5.file
+        file, inside = self._hdf5.file, found[_LAYOUT]
 
         def values() -> np.ndarray:
+            if place is None:
+                return np.frombuffer(inside[_INSIDE : _INSIDE + length], dtype).reshape(shape)
             return file.array(place, dtype, math.prod(shape)).reshape(shape)
 
         return Tensor(name, shape, values)
@@ -320,13 +324,18 @@ def _real(raw: bytes, name: str) -> np.dtype:
     return np.dtype(('>' if _int(raw, 1, 1) & 1 else '<') + known)
 
 
-def _place(raw: bytes, name: str) -> tuple[int, int]:
-    """Where the values of a dataset are, and how many bytes."""
+def _place(raw: bytes, name: str) -> tuple[int | None, int]:
+    """Where the values of a dataset are, None for in the message itself, and how many bytes."""
     version, kind = _int(raw, 0, 1), _int(raw, 1, 1)
     if version == 4 and kind == 3:
         raise UserError(f'{shown(name)} takes its values from other files, which are never opened')
-    if version not in (3, 4) or kind != 1:
-        raise UserError(f'{shown(name)} is stored in chunks or in an old form; save it again in one piece')
+    if version not in (3, 4) or kind > 1:
+        raise UserError(f'{shown(name)} is stored in chunks or in an old form; {_PLAINLY}')
+    if kind == 0:
+        length = _int(raw, 2, 2)
+        if _INSIDE + length > len(raw):
+            raise damaged(f'{shown(name)} ends early')
+        return None, length
     if _int(raw, 2, 8) == _NOWHERE:
         raise damaged(f'{shown(name)} has no values')
     return _int(raw, 2, 8), _int(raw, 10, 8)

@@ -1,5 +1,6 @@
-"""Keras weight files (HDF5): layers named in attributes, one group each. No Keras needed; no model is built."""
+"""Keras weight files (HDF5): layers named in attributes, or Keras 3's groups of variables; no model is built."""
 
+import dataclasses
 import re
 from collections.abc import Iterator
 
@@ -11,7 +12,20 @@ from fn2en_jax.weights.hdf5 import Hdf5, Node
 
 _VERSION_1 = re.compile(r'rcmalli_vggface_(tf|th)_weights_(tf|th)_ordering')
 _KERAS_1 = re.compile(r'_[Wb]$')
-_AUTOMATIC = re.compile(r'(convolution2d|conv2d|dense)(_\d+)?')  # how Keras names layers that have no name
+_AUTOMATIC = re.compile(r'(convolution2d|conv2d|dense)(?:_(\d+))?')  # how Keras names layers that have no name
+_ASSUMED = (
+    'convolutions alone do not tell where they come from; they are taken for those of rcmalli, which read BGR '
+    '(if they come from MatConvNet or deepface, say --colour_order=rgb; for a run: config.face_net.colour_order)'
+)
+
+# Keras 3's own form: groups that hold no weights of layers, how deep models may nest, and the archive around it.
+_NO_LAYERS = {'optimizer', 'seed_generator'}
+_DEEPEST = 8
+_INSIDE_ARCHIVE = b'model.weights.h5'
+_FIRST_IN_ARCHIVE = (b'metadata.json', b'config.json', _INSIDE_ARCHIVE)
+_MOST_MEMBERS = 16
+_LOCAL_HEADER = 30  # bytes
+_PROMISED = 8  # flag of a zip member whose length comes after it
 
 
 def read(file: Bytes, name: str, wish: Wish) -> Net:
@@ -23,8 +37,8 @@ def read(file: Bytes, name: str, wish: Wish) -> Net:
         wish: of the user.
 
     Raises:
-        UserError: when the file is damaged, links elsewhere, holds flipped kernels that were not asked for, or is no
-            VGG-16.
+        UserError: when the file is damaged, links elsewhere, holds flipped kernels that were not asked for, does not
+            tell its layers or colours, or is no VGG-16.
     """
     if _VERSION_1.search(name):
         raise UserError(
@@ -35,8 +49,9 @@ def read(file: Bytes, name: str, wish: Wish) -> Net:
         if 'model_weights' in top.members():
             root = top.at('model_weights')
         elif any(member.endswith('.weight') for member in top.members()):
-            tensors = {member: top.at(member).tensor(member) for member in top.members()}
-            return pytorch.interpret(tensors, 'HDF5', wish, Convention('HDF5, converted from Caffe', True, 'bgr'))
+            return pytorch.interpret({member: top.at(member).tensor(member) for member in top.members()}, 'HDF5', wish)
+        else:
+            return _net(_layers_of_keras_3(top), False, wish)
     layers = [(name, tensors) for name, tensors in _layers(root) if tensors]
     if not layers:
         raise UserError('the HDF5 file holds no Keras weights (no layer_names with weights in it)')
@@ -50,6 +65,35 @@ def read(file: Bytes, name: str, wish: Wish) -> Net:
     return _net(layers, theano, wish)
 
 
+def is_archive(head: bytes) -> bool:
+    """Whether a zip archive that begins so is a model of Keras 3 (`.keras`)."""
+    named = int.from_bytes(head[26:28], 'little')
+    return head[_LOCAL_HEADER : _LOCAL_HEADER + named] in _FIRST_IN_ARCHIVE
+
+
+def read_archive(file: Bytes, wish: Wish) -> Net:
+    """Reads the weights of a model of Keras 3 (`.keras`); its architecture, which may name code, is left alone.
+
+    Raises:
+        UserError: as `read`, or when the archive is not as Keras writes it.
+    """
+    at = 0
+    for _ in range(_MOST_MEMBERS):
+        head = file.read(at, _LOCAL_HEADER) if at + _LOCAL_HEADER <= file.size else b''
+        flags, packed = int.from_bytes(head[6:8], 'little'), int.from_bytes(head[8:10], 'little')
+        length, named = int.from_bytes(head[18:22], 'little'), int.from_bytes(head[26:28], 'little')
+        if head[:4] != b'PK\x03\x04' or flags & _PROMISED:
+            break
+        begin = at + _LOCAL_HEADER + named + int.from_bytes(head[28:30], 'little')
+        if file.read(at + _LOCAL_HEADER, named) == _INSIDE_ARCHIVE and not packed:
+            return read(file.part(begin, length), '', wish)
+        at = begin + length
+    raise UserError(
+        'the Keras archive (.keras) holds no model.weights.h5 that can be read here; '
+        "save the weights alone with model.save_weights('x.weights.h5')"
+    )
+
+
 def _layers(root: Node) -> Iterator[tuple[str, list[Tensor]]]:
     """Name and tensors of every layer, in the order of the net."""
     names = _names(root, 'layer_names')
@@ -57,7 +101,69 @@ def _layers(root: Node) -> Iterator[tuple[str, list[Tensor]]]:
         raise UserError('two layers have the same name; this is not one VGG-16 net')
     for name in names:
         group = root.at(name)
-        yield name, [group.at(path).tensor(path) for path in _names(group, 'weight_names')]
+        paths = _names(group, 'weight_names')
+        inner = {path: path.split('/')[-2] for path in paths if '/' in path} if len(paths) > len(PARTS) else {}
+        tensors: dict[str, list[Tensor]] = {}  # by layer: a model inside the model holds several
+        for path in paths:
+            tensors.setdefault(inner.get(path, name), []).append(group.at(path).tensor(path))
+        yield from tensors.items()
+
+
+# Keras 3's own form: LAYERS/vars/0, LAYERS/vars/1, in groups named after the classes of the layers.
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layer:
+    """path: of its group. name: that the user gave it, where the file tells, or of its group."""
+
+    path: tuple[str, ...]
+    name: str
+    tensors: list[Tensor]
+
+    @property
+    def order(self) -> tuple[bool, int]:
+        """Within its model: matrices come behind convolutions, and both are counted."""
+        match = _AUTOMATIC.fullmatch(self.path[-1])
+        return (match[1] == 'dense', int(match[2] or 0)) if match else (True, 0)
+
+
+def _layers_of_keras_3(root: Node) -> list[tuple[str, list[Tensor]]]:
+    """Name and tensors of every layer; in the order of the net where the names do not tell it."""
+    found = list(_variables(root, ()))
+    if not found:
+        raise UserError('the HDF5 file holds no Keras weights (neither layer_names nor vars with weights in them)')
+    if not {layer.name for layer in found} & set(LAYERS):
+        models = {(layer.path[:-1], layer.order[0]) for layer in found}
+        if len(models) > len({dense for _, dense in models}):
+            raise UserError(
+                'the layers have no names and lie in models inside each other, so their order cannot be told; '
+                "name them conv1_1 ... fc8, or save with model.save('x.h5')"
+            )
+        found.sort(key=lambda layer: layer.order)
+    return [(layer.name, layer.tensors) for layer in found]
+
+
+def _variables(group: Node, path: tuple[str, ...]) -> Iterator[_Layer]:
+    """The layers with weights in a group and the groups in it."""
+    if len(path) > _DEEPEST:
+        raise UserError(f'the file nests deeper than {_DEEPEST} groups; this is no VGG-16 net')
+    for member in group.members():
+        if member == 'vars' and path:
+            held = group.at(member)
+            numbers = sorted((number for number in held.members() if number.isdecimal()), key=int)
+            tensors = [held.at(number).tensor('/'.join((*path, member, number))) for number in numbers]
+            if tensors:
+                yield _Layer(path, _name(_text(held, 'name'), path[-1]), tensors)
+        elif member not in _NO_LAYERS:
+            yield from _variables(group.at(member), (*path, member))
+
+
+def _name(given: str, group: str) -> str:
+    """A layer's name; one that Keras made up counts what the program made before, so its group tells more."""
+    return group if not given or _AUTOMATIC.fullmatch(given) else given
+
+
+# The net.
 
 
 def _net(layers: list[tuple[str, list[Tensor]]], theano: bool, wish: Wish) -> Net:
@@ -75,7 +181,9 @@ def _net(layers: list[tuple[str, list[Tensor]]], theano: bool, wish: Wish) -> Ne
         why = 'Copies of the program that made such files disagree.'
         return build(entries, Convention('Keras 1 with Theano', channels_first, '', why, flipped=True), wish)
     if named and (fc is not None or len(layers) == len(CONVOLUTIONS)):
-        return build(entries, Convention('Keras (rcmalli)', False, 'bgr'), wish)
+        net = build(entries, Convention('Keras (rcmalli)', False, 'bgr'), wish)
+        assumed = (_ASSUMED,) if fc is None and not wish.colour_order else ()
+        return dataclasses.replace(net, notes=(*net.notes, *assumed))
     if fc is None and len(layers) > len(CONVOLUTIONS):
         return build(entries, Convention('Keras (deepface)', False, 'rgb'), wish)
     why = 'RGB is what files made from MatConvNet want; BGR is what files made from Caffe want.'

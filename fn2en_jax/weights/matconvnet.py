@@ -6,14 +6,16 @@ from typing import Any
 import numpy as np
 
 from fn2en_jax.errors import UserError
-from fn2en_jax.weights import matlab
-from fn2en_jax.weights.binary import Bytes
+from fn2en_jax.weights import geometry, matlab
+from fn2en_jax.weights.binary import Bytes, shown
 from fn2en_jax.weights.canonical import LAYERS, MEAN_RGB, PARTS, Convention, Entry, Net, Tensor, Wish, build
 
 _VARIABLES = {'net', 'layers', 'params', 'meta', 'normalization', 'classes'}
 _FIELDS = _VARIABLES | {
     'name', 'type', 'weights', 'filters', 'biases', 'value', 'averageImage', 'imageSize', 'description',
+    'block', 'pad', 'stride', 'dilate', 'pool', 'poolSize', 'method',
 }  # fmt: skip
+_POOLS = {'pool', 'dagnn.Pooling'}  # types of layers
 _SIMPLE, _DAG = 'MatConvNet (simplenn)', 'MatConvNet (DAG)'
 
 
@@ -79,11 +81,18 @@ def _size(size: Any) -> tuple[int, int] | None:
 
 
 def _simple(layer: dict[str, Any]) -> Iterator[Entry]:
-    name, weights = layer.get('name'), layer.get('weights')
-    if not weights:  # before release beta11
-        weights = [layer[key] for key in ('filters', 'biases') if key in layer]
-    if isinstance(weights, list):
-        yield from _named(name, weights)
+    name = layer.get('name')
+    _check_geometry(name, layer.get('type'), layer)
+    yield from _named(name, _weights(layer))
+
+
+def _weights(layer: dict[str, Any]) -> list[Any]:
+    weights = layer.get('weights')
+    if isinstance(weights, np.ndarray) and weights.size:  # one matrix where a cell of two belongs
+        return [weights]
+    if isinstance(weights, list) and weights:
+        return weights
+    return [layer[key] for key in ('filters', 'biases') if key in layer]  # before release beta11
 
 
 def _dag(layers: matlab.Struct, params: matlab.Struct) -> Iterator[Entry]:
@@ -92,16 +101,37 @@ def _dag(layers: matlab.Struct, params: matlab.Struct) -> Iterator[Entry]:
         raise UserError('two params of the net have the same name, or one has none')
     for layer in layers.elements:
         names = layer.get('params')
+        _check_geometry(layer.get('name'), layer.get('type'), _only(layer.get('block')))
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
             yield from _named(layer.get('name'), [values.get(name) for name in names])
 
 
+def _check_geometry(name: Any, kind: Any, stated: dict[str, Any]) -> None:
+    """Raises UserError when the file says that the layer steps, pads or pools as no VGG-16 does."""
+    title = name if isinstance(name, str) else 'a layer without a name'
+    stride, pad = _flat(stated.get('stride')), _flat(stated.get('pad'))
+    if not (isinstance(kind, str) and kind in _POOLS):
+        dilation = _flat(stated.get('dilate'))
+        said = {geometry.STRIDE: stride, geometry.PADDING: pad, geometry.DILATION: dilation}
+        return geometry.check_layer(title, title, said)
+    if stated.get('method', 'max') != 'max':
+        raise UserError(f'{shown(title)} does not pool by the maximum, as VGG-16 does')
+    if len(pad) == 4 and set(pad) <= {0.0, 1.0}:
+        pad = pad[::2]  # one row below, one column to the right: how Caffe's rounding up is imitated, without effect
+    kernel = _flat(stated.get('pool')) + _flat(stated.get('poolSize'))
+    geometry.check_pool(title, {geometry.KERNEL: kernel, geometry.STRIDE: stride, geometry.PADDING: pad})
+
+
+def _flat(value: Any) -> list[float]:
+    return [float(number) for number in value.reshape(-1)[:4]] if isinstance(value, np.ndarray) else []
+
+
 def _named(name: Any, weights: list[Any]) -> Iterator[Entry]:
     arrays = [value for value in weights if isinstance(value, np.ndarray) and value.size]
-    known = name in LAYERS and len(weights) == len(arrays) == len(PARTS)
+    layer = name if isinstance(name, str) and name in LAYERS and len(weights) == len(arrays) == len(PARTS) else ''
     for index, array in enumerate(arrays):
         title = f'{name if isinstance(name, str) else "a layer without a name"} weights {index + 1}'
-        yield Entry(name if known else '', PARTS[index] if known else '', _tensor(title, array))
+        yield Entry(layer, PARTS[index] if layer else '', _tensor(title, array))
 
 
 def _tensor(name: str, array: np.ndarray) -> Tensor:

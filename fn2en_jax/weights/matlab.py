@@ -23,10 +23,15 @@ _CELL, _STRUCT, _CHAR = 1, 2, 4  # array classes
 _NUMERIC = range(6, 16)
 _COMPLEX = 0x800
 _DEEPEST = 20
-_MOST_ITEMS = 200_000
+_MOST_ITEMS = 20_000  # a net of 40 layers with 2,622 names has 7,000
 _MOST_INFLATED = 3 << 29  # bytes; the published net is 0.6 GB, 1.2 in double precision
-_LONGEST_TEXT = 1 << 12  # bytes
+_SMALL, _MOST_PER_BYTE = (
+    1 << 26,
+    50,
+)  # bytes inflated in any case, and beyond that per compressed one: weights hardly shrink
+_LONGEST_TEXT, _MOST_TEXT = 1 << 12, 1 << 20  # bytes, of one text and of all
 _PIECE = 1 << 22  # bytes read at a time
+_PACKED_PIECE = 1 << 16  # compressed bytes: what the inflater leaves of them is copied every time
 
 
 @dataclasses.dataclass
@@ -72,7 +77,7 @@ def read(file: Bytes, variables: Container[str], fields: Container[str]) -> dict
 
     Args:
         file: open, of level 5.
-        variables: which to read.
+        variables: which to read, where they are cells or structs.
         fields: which fields of structs to read.
 
     Returns:
@@ -125,10 +130,11 @@ def _inflated(file: Bytes, position: int, end: int, reader: '_Matrices') -> Call
         piece = b''
         while not piece:
             if not packed:
-                count = min(_PIECE, end - position)
+                count = min(_PACKED_PIECE, end - position)
                 if not count or engine.eof:
                     raise damaged('a compressed variable ends early')
                 packed, position = file.read(position, count), position + count
+                reader.allow_bytes(count)
             try:
                 piece = engine.decompress(packed, max(length, 1 << 16))
             except zlib.error as error:
@@ -145,17 +151,24 @@ class _Matrices:
 
     def __init__(self, variables: Container[str], fields: Container[str]):
         self._variables, self._fields = variables, fields
-        self._items = self._values = self._bytes = 0
+        self._items = self._values = self._letters = self._bytes = 0
+        self._allowed = _SMALL
 
     def charge_item(self) -> None:
         self._items += 1
         if self._items > _MOST_ITEMS:
             raise UserError(f'the file holds more than {_MOST_ITEMS} values; this is no VGG-16 net')
 
+    def allow_bytes(self, packed: int) -> None:
+        """Lets as much be inflated as so many further compressed bytes can reasonably hold."""
+        self._allowed = min(self._allowed + _MOST_PER_BYTE * packed, _MOST_INFLATED)
+
     def charge_bytes(self, count: int) -> None:
         self._bytes += count
-        if self._bytes > _MOST_INFLATED:
-            raise UserError(f'the file inflates to more than {_MOST_INFLATED >> 20} MB; this is no VGG-16 net')
+        if self._bytes > self._allowed:
+            raise UserError(
+                f'the file inflates to more than {self._allowed >> 20} MB, which no VGG-16 net of its size does'
+            )
 
     def variable(self, stream: _Stream, length: int, found: dict[str, Any]) -> None:
         if length:
@@ -177,7 +190,8 @@ class _Matrices:
         if kind in (_CELL, _STRUCT, _CHAR, *_NUMERIC) and not is_complex:
             shape = self._shape(stream, end)
             name = self._small(stream, end, _LONGEST_TEXT).decode('latin-1')
-            if named is None or name in self._variables:
+            # Of the variables that a net consists of, none is a matrix of numbers.
+            if named is None or (name in self._variables and kind in (_CELL, _STRUCT)):
                 value = self._value(stream, end, kind, shape, depth)
                 if named is not None and name in named:
                     raise damaged(f'the variable {shown(name)} is there twice')
@@ -228,6 +242,9 @@ class _Matrices:
         kind, length, inside = self._tag(stream, end)
         if kind not in _TEXTS or length > _LONGEST_TEXT:
             raise damaged('a text that is none')
+        self._letters += length
+        if self._letters > _MOST_TEXT:
+            raise UserError(f'the file holds more than {_MOST_TEXT >> 20} MB of text; this is no VGG-16 net')
         return (inside if inside is not None else self._body(stream, length)).decode(_TEXTS[kind], 'replace')
 
     def _numbers(self, stream: _Stream, end: int, shape: tuple[int, ...]) -> np.ndarray:

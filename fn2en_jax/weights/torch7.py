@@ -1,6 +1,7 @@
 """Torch7 models: the binary form of `torch.save`, and VGG-16 as an nn.Sequential. No function is ever loaded."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -8,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from fn2en_jax.errors import UserError
+from fn2en_jax.weights import geometry
 from fn2en_jax.weights.binary import Bytes, damaged, shown
 from fn2en_jax.weights.canonical import CONVOLUTIONS, DENSE, Convention, Entry, Net, Tensor, Wish, build
 
 _NIL, _NUMBER, _STRING, _TABLE, _OBJECT, _BOOLEAN = range(6)  # type tags
 _PLAIN_FUNCTION, _OLD_FUNCTION, _FUNCTION = 6, 7, 8
 _DEEPEST = 40
-_MOST_ITEMS = 200_000
+_MOST_ITEMS = 30_000  # the published net has some 2,000
 _MOST_TEXT = 1 << 24  # bytes, of all texts together
 _MOST_AXES = 8
 _MOST_MODULES = 1000
@@ -24,8 +26,15 @@ _TENSORS = {f'torch.{kind}Tensor': dtype for kind, dtype in _DTYPES.items()}
 _STORAGES = {f'torch.{kind}Storage': dtype for kind, dtype in _DTYPES.items()}
 _WITHOUT_WEIGHTS = {
     'ReLU', 'Threshold', 'SpatialMaxPooling', 'View', 'Reshape', 'Dropout', 'SpatialDropout', 'SoftMax', 'LogSoftMax',
-    'SpatialSoftMax', 'Identity', 'Copy', 'SpatialZeroPadding',
+    'SpatialSoftMax', 'Identity', 'Copy',
 }  # fmt: skip
+_POOLING, _PADDING = 'SpatialMaxPooling', 'SpatialZeroPadding'
+_GEOMETRY = {
+    geometry.KERNEL: ('kW', 'kH'),
+    geometry.STRIDE: ('dW', 'dH'),
+    geometry.PADDING: ('padW', 'padH', 'padding'),  # the last one in old files alone
+}
+_MARGINS = ('pad_l', 'pad_r', 'pad_t', 'pad_b')
 _CONVOLVING = {'SpatialConvolution', 'SpatialConvolutionMM'}
 _LINEAR = {'Linear'}
 
@@ -56,6 +65,15 @@ class _Thing:
 
     kind: str
     fields: Any = None
+
+    @property
+    def short(self) -> str:
+        """The class without its package: nn.View and cudnn.View do the same."""
+        return self.kind.rpartition('.')[2]
+
+    @property
+    def table(self) -> dict[Any, Any]:
+        return self.fields if isinstance(self.fields, dict) else {}
 
 
 class _Function:
@@ -195,11 +213,13 @@ class _Reader:
 
 def _entries(file: Bytes, model: Any) -> Iterator[Entry]:
     convolutions, matrices = iter(CONVOLUTIONS), iter(DENSE)
-    for place, module in enumerate(_modules(model), start=1):
-        kind = module.kind.rpartition('.')[2]
-        if kind in _WITHOUT_WEIGHTS:
+    modules = _modules(model)
+    _check_geometry(modules)
+    for place, module in enumerate(modules, start=1):
+        kind = module.short
+        if kind in _WITHOUT_WEIGHTS | {_POOLING, _PADDING}:
             continue
-        fields = module.fields if isinstance(module.fields, dict) else {}
+        fields = module.table
         layer = next(convolutions, '') if kind in _CONVOLVING else next(matrices, '') if kind in _LINEAR else ''
         for key, part in (('weight', 'kernel'), ('bias', 'bias')):
             name = f'module {place} ({module.kind}) {key}'
@@ -207,6 +227,30 @@ def _entries(file: Bytes, model: Any) -> Iterator[Entry]:
                 yield Entry(layer, part if layer else '', _tensor(file, name, fields[key]))
             elif not layer:  # of unknown kind: whatever it does, VGG-16 does not
                 yield Entry('', '', Tensor(name, (), lambda: np.zeros(())))
+
+
+def _check_geometry(modules: list[_Thing]) -> None:
+    """Raises UserError when the modules say that they step or pad as no VGG-16 does."""
+    margins: list[float] = []  # of an nn.SpatialZeroPadding just before
+    for place, (module, following) in enumerate(itertools.pairwise([*modules, _Thing('')]), start=1):
+        title = f'module {place} ({module.kind})'
+        stated = {what: _numbers(module, keys) for what, keys in _GEOMETRY.items()}
+        if margins:
+            own = stated[geometry.PADDING] or [0.0]
+            stated[geometry.PADDING] = [one + more for one in own for more in margins]
+        if module.short in _CONVOLVING:
+            geometry.check_layer(CONVOLUTIONS[0], title, stated)  # all thirteen do the same
+        elif module.short == _POOLING:
+            geometry.check_pool(title, stated)
+        margins = _numbers(module, _MARGINS) if module.short == _PADDING else []
+        if module.short == _PADDING and not (following.short in _CONVOLVING and len(margins) == len(_MARGINS)):
+            raise UserError(f'{shown(title)} pads what is not convolved next, as no VGG-16 does')
+
+
+def _numbers(module: _Thing, keys: tuple[str, ...]) -> list[float]:
+    """Those of the fields that the module has; NaN for one that is no number."""
+    there = [module.table[key] for key in keys if key in module.table]
+    return [value if isinstance(value, float) else math.nan for value in there]
 
 
 def _modules(model: Any) -> list[_Thing]:
