@@ -149,7 +149,7 @@ def _by_content(file: Bytes, place: Path, wish: Wish) -> Net:
     if head.startswith(hdf5.SIGNATURE):
         return keras.read(file, place.name, wish)
     if head.startswith(b'PK\x03\x04'):
-        return pytorch.read_zip(file, str(place), wish)
+        return pytorch.read_zip(file, wish)
     if head.startswith(pytorch.MAGIC):
         return pytorch.read_stream(file, wish)
     if torch7.looks_like(head):
