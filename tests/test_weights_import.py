@@ -596,6 +596,11 @@ def test_long_safetensors_headers_are_refused(tmp_path):
         fails(tmp_path / 'a', match)
 
 
+def test_a_caffe_model_is_no_safetensors_file_for_one_letter_of_its_name(tmp_path):
+    writers.caffe(tmp_path / 'a', MADE, edit=lambda data: writers.field(1, b'VGG_FA{x') + data)
+    assert files.read(str(tmp_path / 'a')).format == 'Caffe (V1 layers)'
+
+
 def test_a_list_given_to_many_calls_is_paid_for_each_time(tmp_path):
     """0.7 MB that made 12 million entries of dicts."""
     pairs = b''.join(b'X' + struct.pack('<I', 5) + b'%05d' % index + b'N\x86' for index in range(60_000))

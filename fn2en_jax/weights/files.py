@@ -154,7 +154,7 @@ def _by_content(file: Bytes, place: Path, wish: Wish) -> Net:
         return pytorch.read_stream(file, wish)
     if torch7.looks_like(head):
         return torch7.read(file, wish)
-    if head[8:9] == b'{':
+    if head[6:9] == b'\0\0{':  # behind a length that can be one: a Caffe model may have the same letter there
         return own.read(file, wish)
     for mark, what in _STRANGERS.items():
         if head.startswith(mark):
