@@ -31,8 +31,10 @@ IMAGE_SIZE = flags.DEFINE_string(
 MEAN = flags.DEFINE_string('mean', '', 'R,G,B to subtract instead of the mean of the format, of 0..255.')
 THEANO = flags.DEFINE_bool('theano_flipped', False, 'Turns the flipped kernels of a Keras file from Theano.')
 CHECK = flags.DEFINE_string('check', '', 'A,B: compares two files after import, layer by layer.')
-PROBE = flags.DEFINE_string('probe', '', 'A photo: the five most likely identities of its central square.')
-NAMES = flags.DEFINE_string('names', '', 'A text file with a name per line, in the order of the classes, for --probe.')
+PROBE = flags.DEFINE_string('probe', '', 'A photo: its five most likely identities, resized as a whole.')
+NAMES = flags.DEFINE_string(
+    'names', '', 'Names in the order of the classes, for --probe: a text file, one per line, or .npy.'
+)
 TO = flags.DEFINE_string('to', '', "'pytorch': writes a state dict of a face net's file, or of a net in a workdir.")
 NET = flags.DEFINE_string('net', '', 'Which net of a workdir: fn2en, scratch, finetune or face_net.')
 NET_FOLD = flags.DEFINE_string('net_fold', '', "Which fold's net of a workdir, where there are several.")
@@ -43,6 +45,8 @@ _SAME = 1e-5  # relative to the largest value of a tensor: what rounding to floa
 
 def main(paths: Sequence[str]) -> None:
     """Does what the flags ask for. paths: SRC, or SRC and DST; none for --check."""
+    if PROBE.value and (CHECK.value or TO.value):
+        raise UserError('--probe goes with neither --check nor --to; ask for one at a time')
     if CHECK.value:
         _none(paths)
         check(*_two(CHECK.value))
@@ -79,22 +83,28 @@ def convert(source: str, destination: str = '') -> None:
     if place:
         print(f'written to {place}')
     if PROBE.value:
-        for name, probability in probe(net, PROBE.value, _names(NAMES.value)):
-            print(f'{probability:8.5f}  {name}')
+        likeliest = probe(net, PROBE.value, _names(NAMES.value))
+        print(f'\n{PROBE.value}, resized as a whole to {_size(net)}:')
+        for name, probability in likeliest:
+            print(f'{probability:8.5f}  {_visible(name)}')
 
 
 def check(first: str, second: str) -> None:
     """Prints how far the layers of two files are apart after import.
 
     Raises:
-        UserError: when they are not the same net; an exchange of red and blue is named.
+        UserError: when one holds values that are not finite, or they are not the same net for the same input; an
+            exchange of red and blue is named.
     """
     from fn2en_jax.weights import files
 
     colours = COLOURS.value.split(',') if ',' in COLOURS.value else [COLOURS.value] * 2
     if len(colours) != 2:
         raise UserError(f'--colour_order={COLOURS.value} names more than two; --check compares two files')
-    one, other = (files.read(path, _wish(colour)) for path, colour in zip((first, second), colours, strict=True))
+    one, other = (files.sound(path, _wish(colour)) for path, colour in zip((first, second), colours, strict=True))
+    for path, net in ((first, one), (second, other)):
+        for note in net.notes:
+            print(f'warning: {path}: {note}', file=sys.stderr)
     ours, theirs = one.tensors(), other.tensors()
     if set(ours) != set(theirs):
         differing = ', '.join(sorted(set(ours) ^ set(theirs))[:_LIKELIEST])
@@ -102,10 +112,7 @@ def check(first: str, second: str) -> None:
     print(f'{"tensor":28}{"largest value":>15}{"largest difference":>20}')
     different = [name for name in ours if not _compared(name, ours[name], theirs[name])]
     if not different:
-        if one.mean_rgb and other.mean_rgb and not np.allclose(one.mean_rgb, other.mean_rgb, rtol=0, atol=1e-3):
-            raise UserError(
-                f'{first} and {second} are the same net for different means: {_mean(one)}, and {_mean(other)}'
-            )
+        _check_same_input(f'{first} and {second} are the same net', one, other)
         print('the same net, up to rounding')
         return
     name = 'params/conv1_1/kernel'
@@ -124,13 +131,15 @@ def probe(net: Any, photo: str, names: Sequence[str] = ()) -> list[tuple[str, fl
 
     Args:
         net: a `weights.canonical.Net` with its classifier.
-        photo: an image file; its central square is taken, resized to what the net was made for.
+        photo: an image file, resized to what the net was made for; as the programs that published the nets do, the
+            whole of it, whatever its sides.
         names: K names, in the order of the classes; () takes those of the file, or else indices.
 
     Raises:
         UserError: when the photo cannot be read, the net has no classifier, or there are not K names.
     """
     import jax
+    from PIL import Image
 
     from fn2en_jax.data import images
 
@@ -140,11 +149,10 @@ def probe(net: Any, photo: str, names: Sequence[str] = ()) -> list[tuple[str, fl
     classes = net.variables['params']['fc8']['bias'].size
     if names and len(names) != classes:
         raise UserError(f'there are {len(names)} names, and the net tells {classes} identities apart')
-    side = (net.image_size or (0, 1))[0]
-    if (side, side) != net.image_size:
-        raise UserError(f'the net was not made for square images but for {net.image_size}')
+    height, width = net.image_size
     try:
-        image = images.fit(images.decode(Path(photo).read_bytes(), 3), side)
+        picture = Image.fromarray(images.decode(Path(photo).read_bytes(), 3))
+        image = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
     except OSError as error:
         raise UserError(f'{photo} cannot be read: {error.strerror}') from error
     except UserError as error:
@@ -177,10 +185,13 @@ def export(source: str, destination: str) -> None:
 
 def _from_file(source: str) -> tuple[str, dict[str, np.ndarray], dict[str, Any]]:
     from fn2en_jax.weights import files, state_dict
+    from fn2en_jax.weights.canonical import ALL
 
     net = files.sound(source, _wish(COLOURS.value))
-    if net.mean_rgb is None or net.image_size is None or not {'fc6', 'fc7', 'fc8'} <= set(net.variables['params']):
-        raise UserError(f'{source} does not say all of its mean, its image size and its classifier; convert it first')
+    if net.layers != ALL or net.image_size is None:
+        raise UserError('a state dict is of the whole net; leave --layers=convolutions out')
+    if net.mean_rgb is None:
+        raise UserError(f'{source} does not state the mean that its input wants; say it with --mean=R,G,B')
     facts = {
         'mean': net.mean_rgb,
         'input_scale': net.input_scale,
@@ -196,7 +207,7 @@ def _from_workdir(source: str) -> tuple[str, dict[str, np.ndarray], dict[str, An
     from fn2en_jax.models.vgg_face import MEAN_RGB
     from fn2en_jax.weights import state_dict
 
-    net = trained.find(source, method=NET.value, fold=NET_FOLD.value)
+    net = trained.find(source, method=NET.value, fold=NET_FOLD.value, fold_flag='--net_fold')
     config, size = net.config, (net.config.data.crop_size,) * 2
     facts = {'image_size': size, 'class_names': net.class_names}
     if net.method in ('finetune', 'face_net'):
@@ -211,9 +222,11 @@ def _from_workdir(source: str) -> tuple[str, dict[str, np.ndarray], dict[str, An
 
 
 def _wish(colours: str) -> Any:
-    from fn2en_jax.weights.canonical import Wish
+    from fn2en_jax.weights.canonical import Wish, is_image_size
 
     size = _numbers('image_size', IMAGE_SIZE.value, 'x', 2)
+    if size and not is_image_size(size):
+        raise UserError(f'--image_size={IMAGE_SIZE.value} is not two whole numbers of pixels from 32 to 10000')
     mean = _numbers('mean', MEAN.value, ',', 3)
     return Wish(colours.lower(), LAYERS.value, (int(size[0]), int(size[1])) if size else None, mean, THEANO.value)
 
@@ -243,6 +256,8 @@ def _none(paths: Sequence[str]) -> None:
 
 
 def _destination(destination: str, source: str) -> Path:
+    if '://' in destination:
+        raise UserError(f'{destination}: only local files are written; write it here, and copy it there')
     place = Path(destination)
     if place.suffix != '.safetensors':
         raise UserError(f'{destination}: the file to write must end in .safetensors')
@@ -257,9 +272,25 @@ def _names(path: str) -> list[str]:
     if not path:
         return []
     try:
-        return [line.strip() for line in Path(path).read_text(encoding='utf-8').splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{path} cannot be read as a list of names: {error}') from error
+        if Path(path).read_bytes()[:6] == b'\x93NUMPY':
+            return _listed_names(path)
+        return [line.strip() for line in Path(path).read_text(encoding='utf-8-sig').splitlines() if line.strip()]
+    except OSError as error:
+        raise UserError(f'{path} cannot be read as a list of names: {error.strerror or error}') from error
+    except UnicodeDecodeError as error:
+        raise UserError(f'{path} cannot be read as a list of names: it is neither UTF-8 text nor .npy') from error
+
+
+def _listed_names(path: str) -> list[str]:
+    # Mapped, so that what the header promises is held against the file before it is allocated. NumPy's parser of
+    # headers raises whatever comes to hand.
+    try:
+        array = np.load(path, mmap_mode='r', allow_pickle=False)
+    except Exception as error:
+        raise UserError(f'{path} is a NumPy file that holds no plain texts; save it with dtype=str') from error
+    if array.dtype.kind not in 'US' or array.ndim != 1:
+        raise UserError(f'{path} holds {array.dtype} {array.shape}, not a list of texts')
+    return [(name.decode('utf-8', 'replace') if isinstance(name, bytes) else name).strip() for name in array.tolist()]
 
 
 # What is printed.
@@ -270,12 +301,11 @@ def _description(net: Any, sha256: str) -> str:
 
     arrays = net.tensors()
     turned = ', turned to RGB' if net.colour_order == 'bgr' else ''
-    size = f'{net.image_size[0]}x{net.image_size[1]}' if net.image_size else 'any'
     lines = [
         f'format      {net.format}',
         f'colours     {net.colour_order.upper()}{turned}',
         f'mean        {_mean(net)}',
-        f'image size  {size}',
+        f'image size  {_size(net)}',
         f'layers      {len(net.variables["params"])} ({net.layers})',
         f'parameters  {sum(array.size for array in arrays.values()):,}',
         f'identities  {_identities(net)}',
@@ -287,6 +317,15 @@ def _description(net: Any, sha256: str) -> str:
         least, greatest = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
         lines.append(f'{name:28}{array.shape!s:20}{least:12.5g}{greatest:12.5g}')
     return '\n'.join([*lines, '', LICENCE])
+
+
+def _size(net: Any) -> str:
+    return f'{net.image_size[0]}x{net.image_size[1]}' if net.image_size else 'any'
+
+
+def _visible(name: str) -> str:
+    """A name out of a file in any script, but without what could move the cursor or add a line."""
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode('ascii') for c in name)
 
 
 def _identities(net: Any) -> str:
@@ -302,6 +341,13 @@ def _mean(net: Any) -> str:
     return 'R {:.4f}, G {:.4f}, B {:.4f}'.format(*net.mean_rgb)
 
 
+def _check_same_input(what: str, one: Any, other: Any) -> None:
+    if one.mean_rgb and other.mean_rgb and not np.allclose(one.mean_rgb, other.mean_rgb, rtol=0, atol=1e-3):
+        raise UserError(f'{what} for different means: {_mean(one)}, and {_mean(other)}')
+    if one.input_scale != other.input_scale:
+        raise UserError(f'{what} for different scales of the input: {one.input_scale:g}, and {other.input_scale:g}')
+
+
 def _compared(name: str, one: np.ndarray, other: np.ndarray) -> bool:
     if one.shape != other.shape:
         print(f'{name:28}{one.shape!s:>15}{other.shape!s:>20}')
@@ -312,7 +358,7 @@ def _compared(name: str, one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _is_near(one: np.ndarray, other: np.ndarray) -> bool:
-    return bool(np.abs(one - other).max() <= _SAME * np.abs(one).max())
+    return one.shape == other.shape and bool(np.abs(one - other).max() <= _SAME * np.abs(one).max())
 
 
 def _model(net: Any, image: np.ndarray) -> tuple[Any, Any]:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from absl import logging
 
 from fn2en_jax import engine, optim, parallel, report, rng, workdir
 from fn2en_jax.data.augmentation import Augmentation
@@ -302,9 +303,11 @@ class Stages:
             return self._adopt_file(fresh)
         return from_face_net(fresh, _variables(nets(FACE_NET)))
 
-    def _adopt_file(self, fresh: PyTree) -> PyTree:
+    def _adopt_file(self, fresh: PyTree, warn: bool = False) -> PyTree:
         face_net = self._config.face_net
         net = files.sound(face_net.weights, Wish(face_net.colour_order, face_net.layers))
+        for line in (*net.notes, *files.unsound(net)) if warn else ():
+            logging.warning('%s: %s', face_net.weights, line)
         self._check_input(net)
         return from_face_net(fresh, net.variables, convolutions_only=face_net.layers == CONVOLUTIONS_ONLY)
 
@@ -312,6 +315,9 @@ class Stages:
         """Refuses a file whose net wants other images than the config makes."""
         face_net = self._config.face_net
         side = face_net.image_size or self._config.data.crop_size
+        batch_norm = 'batch_stats' in net.variables
+        if face_net.batch_norm != batch_norm:
+            raise UserError(f'{face_net.weights} needs --config.face_net.batch_norm={batch_norm}')
         if net.mean_rgb is None:  # a bare file, of which nothing is known
             return
         mean = ','.join(f'{value:.4f}' for value in net.mean_rgb)
@@ -327,7 +333,7 @@ class Stages:
             )
 
     def check_weights(self) -> None:
-        """Reads the face net's file, if one is named, and holds it against the net.
+        """Reads the face net's file, if one is named, holds it against the net, and warns of what is odd about it.
 
         Raises:
             UserError: when the file cannot be read or does not fit.
@@ -336,7 +342,7 @@ class Stages:
         if path and 'finetune' in self.names():
             image = jnp.zeros((1, *self.image_shape), jnp.float32)
             model = self._face_model(self._num_classes)
-            self._adopt_file(jax.eval_shape(model.init, jax.random.PRNGKey(0), image))
+            self._adopt_file(jax.eval_shape(model.init, jax.random.PRNGKey(0), image), warn=True)
 
     def _class_weights(self) -> Callable[[Nets], PyTree]:
         if self._config.loss.class_weights == 'none':

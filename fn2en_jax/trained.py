@@ -93,7 +93,7 @@ class Trained:
         return found[1]
 
 
-def find(folder: str, *, method: str = '', fold: str = '') -> Trained:
+def find(folder: str, *, method: str = '', fold: str = '', fold_flag: str = '--fold') -> Trained:
     """Finds one trained net in a workdir.
 
     Args:
@@ -101,6 +101,7 @@ def find(folder: str, *, method: str = '', fold: str = '') -> Trained:
         method: which method's net; '' prefers FN2EN, then fine-tune, then scratch. 'face_net' is the net that learned
             persons, which all folds share.
         fold: which fold's net; '' takes the only one, or the one trained on everything.
+        fold_flag: how the tool's user says the fold.
 
     Raises:
         UserError: when there is no such net, or several and none was named.
@@ -123,7 +124,7 @@ def find(folder: str, *, method: str = '', fold: str = '') -> Trained:
     names = [key[1] for key in there if key[0] == chosen]
     picked = fold or ('all' if 'all' in names else names[0])
     if picked not in names or (len(names) > 1 and not fold and 'all' not in names):
-        raise UserError(f'{folder} holds nets of the folds {", ".join(names)}; choose one with --fold=NAME')
+        raise UserError(f'{folder} holds nets of the folds {", ".join(names)}; choose one with {fold_flag}=NAME')
     return _finished(chosen, picked, config, there[chosen, picked])
 
 

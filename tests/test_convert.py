@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 from fn2en_jax import convert
 from fn2en_jax.errors import UserError
-from fn2en_jax.weights import files
+from fn2en_jax.weights import files, own, tensors
 from fn2en_jax.weights.canonical import Wish
 from tests import test_weights_forward as forward
 from tests import weight_files as writers
@@ -123,16 +123,36 @@ def test_convolutions_alone_stay_alone(tmp_path):
         ({'mean_rgb': '[' * 5000}, 'mean_rgb'),
         ({'layers': 'some'}, 'layers'),
         ({'class_names': '[1]'}, 'class_names'),
+        ({'image_size': '[0, 0]'}, 'image_size'),
+        ({'image_size': '[-32, -32]'}, 'image_size'),
+        ({'image_size': '[32.5, 32]'}, 'image_size'),
+        ({'image_size': '[900000, 900000]'}, 'image_size'),
+        ({'input_scale': '0'}, 'input_scale'),
     ],
 )
 def test_metadata_that_contradict_the_form_are_refused(changes, match, tmp_path):
-    from fn2en_jax.weights import own, tensors
-
     writers.matconvnet(tmp_path / 'a.mat', MADE)
     net = files.read(str(tmp_path / 'a.mat'))
     tensors.write(tmp_path / 'a.safetensors', net.tensors(), own.metadata(net, '') | changes)
     with pytest.raises(UserError, match=f'the metadata give .*{match}'):
         files.read(str(tmp_path / 'a.safetensors'))
+
+
+def test_the_image_size_of_the_metadata_must_fit_fc6(tmp_path):
+    writers.matconvnet(tmp_path / 'a.mat', MADE)
+    net = files.read(str(tmp_path / 'a.mat'))
+    tensors.write(tmp_path / 'a.safetensors', net.tensors(), own.metadata(net, '') | {'image_size': '[9984, 9984]'})
+    with pytest.raises(UserError, match='of another shape: params/fc6/kernel'):
+        files.read(str(tmp_path / 'a.safetensors'))
+
+
+def test_two_processes_do_not_write_through_each_other(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(os, 'replace', lambda old, new: seen.append(old.name))
+    tensors.write(tmp_path / 'a.safetensors', {'a': np.ones(1, np.float32)}, {})
+    assert seen == [f'a.safetensors.{os.getpid()}.tmp']
+    with pytest.raises(UserError, match='more than the 1048576 of a file'):
+        tensors.write(tmp_path / 'a.safetensors', {}, {'class_names': 'x' * (1 << 20)})
 
 
 def test_zeros_are_warned_of_and_nothing_broken_is_written(tmp_path):
@@ -179,6 +199,21 @@ def test_two_files_of_one_net_agree(tmp_path, capsys):
     writers.matconvnet(tmp_path / 'e.mat', MADE, image=np.full((1, 1, 3), 100, np.float32))
     with pytest.raises(UserError, match='the same net for different means'):
         with_flags(check=f'{tmp_path / "a.mat"},{tmp_path / "e.mat"}')
+    net = files.read(str(tmp_path / 'a.mat'))
+    tensors.write(tmp_path / 'f', net.tensors(), own.metadata(net, '') | {'input_scale': '0.015625'})
+    with pytest.raises(UserError, match=r'different scales of the input: 1, and 0\.015625'):
+        with_flags(check=f'{tmp_path / "a.mat"},{tmp_path / "f"}')
+
+
+def test_nets_of_other_values_or_shapes_are_compared_without_a_traceback(tmp_path):
+    writers.matconvnet(tmp_path / 'a.mat', MADE)
+    wide = writers.net(seed=2, side=(1, 1), channels=(7, 14, 28, 56, 56))
+    writers.matconvnet(tmp_path / 'wide', wide)
+    with pytest.raises(UserError, match='differ in 32 of 32 tensors'):
+        with_flags(check=f'{tmp_path / "a.mat"},{tmp_path / "wide"}')
+    writers.caffe(tmp_path / 'inf', MADE | {'fc7': (MADE['fc7'][0], MADE['fc7'][1] + np.float32(np.inf))})
+    with pytest.raises(UserError, match='fc7/bias holds values that are not finite'):
+        with_flags(check=f'{tmp_path / "inf"},{tmp_path / "inf"}')
 
 
 @pytest.fixture
@@ -192,12 +227,12 @@ def photo(tmp_path):
 
 
 def test_a_photo_is_named_as_the_files_own_program_would(photo, tmp_path, capsys):
-    from fn2en_jax.data import images
-
     writers.matconvnet(tmp_path / 'a.mat', MADE, names=NAMES)
     with_flags(tmp_path / 'a.mat', probe=str(photo))
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()[-5:]]
-    image = images.fit(images.decode(photo.read_bytes(), 3), 32)
+    *_, said, _, _, _, _, _ = lines = capsys.readouterr().out.splitlines()
+    assert said == f'{photo}, resized as a whole to 32x32:'
+    rows = [line.split() for line in lines[-5:]]
+    image = np.asarray(Image.open(photo).resize((32, 32), Image.Resampling.BILINEAR))
     layers = [MADE[name] for name in writers.LAYERS]
     logits = forward.forward_channels_last(image - np.array(writers.MEAN), layers)
     expected = np.exp(logits) / np.exp(logits).sum()
@@ -214,6 +249,13 @@ def test_names_come_from_a_list_or_are_indices(photo, tmp_path, capsys):
     with_flags(tmp_path / 'a', probe=str(photo))
     numbered = [int(line.split()[-1]) for line in capsys.readouterr().out.splitlines()[-5:]]
     assert listed == [NAMES[index] for index in numbered]
+    for names in (np.array(NAMES), np.array(NAMES, 'S')):
+        np.save(tmp_path / 'names.npy', names)
+        with_flags(tmp_path / 'a', probe=str(photo), names=str(tmp_path / 'names.npy'))
+        assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()[-5:]] == listed
+    np.save(tmp_path / 'names.npy', np.array(NAMES, object), allow_pickle=True)
+    with pytest.raises(UserError, match='holds no plain texts'):
+        with_flags(tmp_path / 'a', probe=str(photo), names=str(tmp_path / 'names.npy'))
     (tmp_path / 'names.txt').write_text('one\ntwo\n')
     with pytest.raises(UserError, match='there are 2 names, and the net tells 5'):
         with_flags(tmp_path / 'a', probe=str(photo), names=str(tmp_path / 'names.txt'))
@@ -221,6 +263,20 @@ def test_names_come_from_a_list_or_are_indices(photo, tmp_path, capsys):
         with_flags(tmp_path / 'a', probe=str(photo), layers='convolutions')
     with pytest.raises(UserError, match='cannot be read'):
         with_flags(tmp_path / 'a', probe=str(tmp_path / 'none.png'))
+
+
+def test_names_out_of_a_file_cannot_move_the_cursor(photo, tmp_path, capsys):
+    writers.matconvnet(tmp_path / 'a.mat', MADE, names=['Zoë', 'B\n\x1b[31mX', 'C', 'D', 'E'])
+    with_flags(tmp_path / 'a.mat', probe=str(photo))
+    names = {line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()[-5:]}
+    assert names == {'Zoë', r'B\n\x1b[31mX', 'C', 'D', 'E'}
+
+
+def test_a_net_for_images_that_are_not_square_is_probed_too(photo, tmp_path):
+    made = writers.net(side=(2, 3))
+    writers.caffe(tmp_path / 'a', made)
+    likeliest = convert.probe(files.read(str(tmp_path / 'a'), Wish(image_size=(64, 96))), str(photo))
+    assert sum(probability for _, probability in likeliest) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -238,6 +294,13 @@ def test_names_come_from_a_list_or_are_indices(photo, tmp_path, capsys):
         (('b', '--check=a,b'), 'leave the others out'),
         (('a', 'b.safetensors', '--to=caffe'), '--to=caffe is unknown'),
         (('a', '--to=pytorch'), '--to needs'),
+        (('a', 'b.safetensors', '--to=pytorch', '--probe=c'), '--probe goes with neither'),
+        (('--check=a,b', '--probe=c'), '--probe goes with neither'),
+        (('a', 'gs://b/c.safetensors'), 'only local files are written'),
+        (('a', '--image_size=0x0'), '--image_size=0x0 is not two whole numbers'),
+        (('a', '--image_size=32.9x32'), 'is not two whole numbers'),
+        (('a', '--image_size=32x20000'), 'is not two whole numbers'),
+        (('a', '--layers=conv'), "the layers 'conv' are unknown"),
     ],
 )
 def test_bad_requests_are_one_line(arguments, match, tmp_path, monkeypatch):

@@ -92,3 +92,5 @@ def test_the_net_that_learned_persons(workdirs, tmp_path):
         exported(workdirs / 'scratch', path, net='face_net')
     with pytest.raises(UserError, match=r'holds no net of the method .fn2en'):
         exported(workdirs / 'scratch', path, net='fn2en')
+    with pytest.raises(UserError, match='choose one with --net_fold=NAME'):
+        exported(workdirs / 'scratch', path, net_fold='fold9')

@@ -172,8 +172,24 @@ def test_convolutions_alone_leave_the_rest_fresh(tmp_path):
     assert set(found['fc6']['kernel'].flat) == set(found['fc7']['bias'].flat) == {7}
 
 
+def test_what_is_odd_about_a_file_is_logged_once(tmp_path, caplog):
+    made, _ = face_file(tmp_path)
+    made['fc7'] = (made['fc7'][0] * 0, made['fc7'][1])
+    weight_files.pytorch(tmp_path / 'fer', weight_files.state(made, 'fer'))
+    stages = make('finetune', face_net__weights=str(tmp_path / 'fer'), **PLAIN)
+    with caplog.at_level('WARNING'):
+        stages.check_weights()
+        adopted(stages)
+    texts = [record.getMessage() for record in caplog.records]
+    assert len(texts) == 2
+    assert 'so RGB is taken' in texts[0]
+    assert 'params/fc7/kernel: all values are zero' in texts[1]
+
+
 def test_a_file_for_other_input_is_refused(tmp_path):
     made, path = face_file(tmp_path)
+    with pytest.raises(UserError, match=r'needs --config.face_net.batch_norm=False'):
+        make('finetune', face_net__weights=path, face_net__batch_norm=True).check_weights()
     with pytest.raises(UserError, match=r'needs --config.face_net.input_scale=1'):
         make('finetune', face_net__weights=path, face_net__batch_norm=False).check_weights()
     mean = (1.0, 2.0, 3.0)

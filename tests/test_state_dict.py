@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,7 @@ from fn2en_jax import convert
 from fn2en_jax.errors import UserError
 from fn2en_jax.models.expression_net import MEAN_GREY, ExpressionNet
 from fn2en_jax.models.vgg_face import MEAN_RGB, VGGFace
-from fn2en_jax.weights import files, own, state_dict
+from fn2en_jax.weights import files, own, state_dict, tensors
 from fn2en_jax.weights.canonical import Net
 from tests import nets
 
@@ -141,8 +142,26 @@ def test_an_exported_face_net_comes_back(tmp_path):
     assert (back.mean_rgb, back.image_size, back.colour_order) == ((1, 2, 3), (64, 64), 'rgb')
     for name, array in back.tensors().items():
         layer, part = name.split('/')[1:]
-        expected = np.asarray(variables['params'][layer][part]) * (1 / 64 if name == 'params/conv1_1/kernel' else 1)
-        np.testing.assert_allclose(array, expected, rtol=1e-6)
+        np.testing.assert_array_equal(array, variables['params'][layer][part])
+    assert back.input_scale == 1 / 64
+
+
+def test_an_exported_batch_norm_net_comes_back(tmp_path):
+    net, x = VGGFace(batch_norm=True, **FACE), image(64, 3)
+    variables = nets.filled(net, x)
+    written(tmp_path / 'a.safetensors', 'face net', state_dict.face_net(variables, (64, 64)), MEAN_RGB, 64)
+    back = files.load(str(tmp_path / 'a.safetensors'))
+    assert set(back) == {'params', 'batch_stats'}
+    jax.tree.map(np.testing.assert_array_equal, back, dict(variables))
+
+
+def test_a_state_dict_of_ours_must_state_its_mean(tmp_path):
+    net, x = VGGFace(**FACE), image(64, 3)
+    state = state_dict.face_net(nets.filled(net, x), (64, 64))
+    told = {'format': own.STATE_DICT, 'version': '1', 'net': 'face net', 'colour_order': 'rgb'}
+    tensors.write(tmp_path / 'a', state, told)
+    with pytest.raises(UserError, match='the metadata give no mean_rgb'):
+        files.read(str(tmp_path / 'a'))
 
 
 def test_the_tool_exports_a_converted_file(tmp_path, monkeypatch):
@@ -159,5 +178,5 @@ def test_the_tool_exports_a_converted_file(tmp_path, monkeypatch):
     found = logits(Face(64, False), out, x)
     np.testing.assert_allclose(found, nets.compiled(net)(variables, x)['fc8'], rtol=1e-5, atol=1e-4)
     own.write(source, Net({**variables}, 'ours', image_size=(96, 96)), '')
-    with flagsaver.flagsaver(to='pytorch'), pytest.raises(UserError, match='is the image size right'):
+    with flagsaver.flagsaver(to='pytorch'), pytest.raises(UserError, match='of another shape: params/fc6/kernel'):
         convert.main([str(source), str(out)])

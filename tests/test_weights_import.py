@@ -1,7 +1,9 @@
 """One random net, written in every published form, comes back bit for bit; what is wrong is one clear line."""
 
 import re
+import struct
 import time
+import zipfile
 import zlib
 
 import h5py
@@ -202,11 +204,16 @@ def test_imagenet_features_without_a_classifier_are_taken_only_when_asked_for(tm
     assert mean == pytest.approx((123.0, 117.0, 104.0), abs=1e-3)
 
 
-def test_imagenet_features_alone_are_refused(tmp_path):
-    arrays = {name: array for name, array in writers.state(MADE, 'torchvision').items() if 'classifier' not in name}
+@pytest.mark.parametrize(('naming', 'left_out'), [('torchvision', 'classifier'), ('timm', 'head')])
+def test_imagenet_features_alone_are_taken_when_asked_for(naming, left_out, tmp_path):
+    arrays = {name: array for name, array in writers.state(MADE, naming).items() if left_out not in name}
     writers.pytorch(tmp_path / 'a.pth', arrays)
-    with pytest.raises(UserError, match='cannot be told how its input was scaled'):
-        files.read(str(tmp_path / 'a.pth'), Wish(layers='convolutions'))
+    with pytest.raises(UserError, match=r'has no classifier.*--layers=convolutions'):
+        files.read(str(tmp_path / 'a.pth'))
+    net = files.read(str(tmp_path / 'a.pth'), Wish(layers='convolutions'))
+    assert list(net.variables['params']) == writers.CONVOLUTIONS
+    assert net.mean_rgb == pytest.approx((123.675, 116.28, 103.53))
+    assert 'without the classifier' in net.notes[0]
 
 
 # ----------------------------------------------------------------------------------------- what only the user can say
@@ -231,6 +238,32 @@ def test_who_contradicts_the_format_is_told_so(tmp_path):
     assert files.read(str(tmp_path / 'a'), BGR).notes == ()
     with pytest.raises(UserError, match="colour order 'brg' is unknown"):
         files.read(str(tmp_path / 'a'), Wish(colour_order='brg'))
+
+
+def test_a_4d_fc6_is_taken_for_rgb_and_that_is_said(tmp_path):
+    writers.pytorch(tmp_path / 'a', writers.state(MADE, 'fer'))
+    [note] = files.read(str(tmp_path / 'a')).notes
+    assert 'so RGB is taken' in note
+    assert '--colour_order=bgr' in note
+    assert files.read(str(tmp_path / 'a'), RGB).notes == ()
+    [note] = files.read(str(tmp_path / 'a'), BGR).notes
+    assert 'you say BGR' in note
+
+
+def test_turning_what_is_not_flipped_is_said(tmp_path):
+    writers.caffe(tmp_path / 'a', MADE)
+    assert 'turns nothing' in files.read(str(tmp_path / 'a'), Wish(theano_flipped=True)).notes[0]
+
+
+@pytest.mark.parametrize('size', [(0, 0), (16, 16), (31, 32), (32, 10_001), (-32, -32)])
+def test_images_that_no_vgg_reads_are_refused(size, tmp_path):
+    writers.caffe(tmp_path / 'a', writers.net(side=(1, 1)))
+    fails(tmp_path / 'a', 'pixels are no size of a VGG-16', Wish(image_size=size))
+
+
+def test_layers_that_do_not_exist_are_refused():
+    with pytest.raises(UserError, match="the layers 'conv' are unknown"):
+        Wish(layers='conv')
 
 
 @pytest.mark.parametrize(('kind', 'version', 'backend'), [('theano', 1, ''), ('deepface', 2, 'theano')])
@@ -564,7 +597,6 @@ def test_a_caffe_model_need_not_begin_with_a_name(head, tmp_path):
 # These wait for lines in `files`: a strict mark fails as soon as they are there.
 
 
-@pytest.mark.xfail(strict=True, reason='files.py takes what has { as its ninth byte for safetensors')
 @pytest.mark.parametrize(
     'head', [writers.field(1, b'VGG_FA{x'), writers.field(3, b'images{') + writers.field(1, b'VGG')]
 )
@@ -573,7 +605,6 @@ def test_a_caffe_model_is_told_from_safetensors_whatever_its_ninth_byte(head, tm
     assert files.read(str(tmp_path / 'a')).format == 'Caffe (V1 layers)'
 
 
-@pytest.mark.xfail(strict=True, reason='files.py hands every zip archive to pytorch')
 def test_an_archive_of_keras_3_is_told_from_one_of_torch(tmp_path):
     writers.keras_archive(tmp_path / 'a', MADE)
     assert files.read(str(tmp_path / 'a')).format == 'Keras (rcmalli)'
@@ -800,6 +831,107 @@ def test_safetensors_headers_are_checked(tmp_path):
         fails(tmp_path / 'a', match)
     write('{}', length=1 << 40)
     fails(tmp_path / 'a', 'a header of 1099511627776 bytes')
+
+
+def test_long_safetensors_headers_are_refused(tmp_path):
+    entry = '{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    for count, match in ((1001, 'it holds 1001 tensors'), (20_000, r'a header of \d+ bytes')):
+        text = ('{' + ','.join(f'"a{index}.weight":{entry}' for index in range(count)) + '}').encode()
+        (tmp_path / 'a').write_bytes(len(text).to_bytes(8, 'little') + text)
+        fails(tmp_path / 'a', match)
+
+
+def test_a_caffe_model_is_no_safetensors_file_for_one_letter_of_its_name(tmp_path):
+    writers.caffe(tmp_path / 'a', MADE, edit=lambda data: writers.field(1, b'VGG_FA{x') + data)
+    assert files.read(str(tmp_path / 'a')).format == 'Caffe (V1 layers)'
+
+
+def test_a_list_given_to_many_calls_is_paid_for_each_time(tmp_path):
+    """0.7 MB that made 12 million entries of dicts."""
+    pairs = b''.join(b'X' + struct.pack('<I', 5) + b'%05d' % index + b'N\x86' for index in range(60_000))
+    calls = b'h\x02h\x01R' * 200
+    pickle = b'\x80\x02(]q\x00(' + pairs + b'e\x85q\x01ccollections\nOrderedDict\nq\x02' + calls + b't.'
+    with zipfile.ZipFile(tmp_path / 'a', 'w') as archive:
+        archive.writestr('archive/data.pkl', pickle)
+    fails(tmp_path / 'a', 'takes more than 1000000 steps')
+
+
+def test_a_long_directory_is_refused_however_its_end_is_written(tmp_path):
+    """The disk numbers spell the mark of the end record again: whoever searches backwards takes these."""
+    entry = struct.pack('<4s6H3L5H2L', b'PK\1\2', 20, 20, *[0] * 7, 8, *[0] * 6)
+    directory = b''.join(entry + b'%08d' % index for index in range(30_000))
+    end = struct.pack('<4s4H2LH', b'PK\5\6', 0x4B50, 0x0605, 30_000, 30_000, len(directory), 30, 0)
+    (tmp_path / 'a').write_bytes(b'PK\3\4' + bytes(26) + directory + end)
+    fails(tmp_path / 'a', 'larger, or has more members')
+
+
+def flat_state(made):
+    """A state dict whose tensors are pieces of one long vector, and that vector."""
+    arrays = writers.state(made, 'prlz77')
+    values = torch.from_numpy(np.concatenate([array.reshape(-1) for array in arrays.values()]))
+    pieces = torch.split(values, [array.size for array in arrays.values()])
+    return {key: piece.reshape(arrays[key].shape) for key, piece in zip(arrays, pieces, strict=True)}, values
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_pieces_of_one_vector_are_read_once_and_by_themselves(zipped, tmp_path, monkeypatch):
+    state, values = flat_state(MADE)
+    torch.save(state, tmp_path / 'a', _use_new_zipfile_serialization=zipped)
+    read = []
+    for name in ('read', 'array'):
+        monkeypatch.setattr(Bytes, name, counted(getattr(Bytes, name), read))
+    net = files.read(str(tmp_path / 'a'))
+    size = values.numel() * 4
+    assert sum(read) < 2 * size + (1 << 16)
+    for layer, parts in CANONICAL.items():
+        for part, array in parts.items():
+            np.testing.assert_array_equal(net.variables['params'][layer][part], array)
+    assert all(parts['bias'].base is None for parts in net.variables['params'].values())
+
+
+def counted(method, read):
+    def wrapped(self, *arguments):
+        found = method(self, *arguments)
+        read.append(len(found) if isinstance(found, bytes) else found.nbytes)
+        return found
+
+    return wrapped
+
+
+def test_values_nobody_reads_are_not_made_room_for(tmp_path):
+    """A file of 1.2 GB, all but its beginning a hole."""
+    made = writers.net(side=(1, 1))
+    state, values = flat_state(made)
+    torch.save(state, tmp_path / 'a', _use_new_zipfile_serialization=False)
+    data, count, claimed = (tmp_path / 'a').read_bytes(), values.numel(), 300_000_000
+    head, body = data[: -8 - 4 * count], data[-4 * count :]
+    assert count < 1 << 16
+    head = head.replace(b'M' + struct.pack('<H', count), b'J' + struct.pack('<i', claimed))
+    with (tmp_path / 'a').open('wb') as file:
+        file.write(head + struct.pack('<q', claimed) + body)
+        file.truncate(len(head) + 8 + 4 * claimed)
+    begin = time.monotonic()
+    net = files.load(str(tmp_path / 'a'))
+    assert time.monotonic() - begin < 2
+    np.testing.assert_array_equal(net['params']['fc8']['bias'], made['fc8'][1])
+
+
+def test_few_values_scattered_over_many_are_refused(tmp_path):
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in writers.state(MADE, 'prlz77').items()}
+    tensors['fc8.bias'] = torch.zeros(10 * writers.CLASSES)[::10]
+    torch.save(tensors, tmp_path / 'a')
+    fails(tmp_path / 'a', r'scattered over many; save each after .contiguous')
+
+
+@pytest.mark.parametrize('first', [True, False])
+def test_a_wrong_checksum_is_found_wherever_the_damage_is(first, tmp_path):
+    state, values = flat_state(MADE)
+    torch.save(state, tmp_path / 'a')
+    data = bytearray((tmp_path / 'a').read_bytes())
+    at = bytes(data).find(values[:4].numpy().tobytes())
+    data[at if first else at + 4 * values.numel() - 1] ^= 1
+    (tmp_path / 'a').write_bytes(data)
+    fails(tmp_path / 'a', 'the checksum of 0 is wrong')
 
 
 def test_own_views_of_shared_values_are_read_as_torch_reads_them(tmp_path):

@@ -21,6 +21,8 @@ CONVOLUTIONS = tuple(
 DENSE = ('fc6', 'fc7', 'fc8')
 LAYERS = CONVOLUTIONS + DENSE
 PARTS = ('kernel', 'bias')
+NORMS = tuple(f'{layer}_bn' for layer in LAYERS[:-1])  # batch norm, in nets of our own alone
+NORM_PARTS = {'scale': 'params', 'bias': 'params', 'mean': 'batch_stats', 'var': 'batch_stats'}  # and where they lie
 MEAN_RGB = (129.1863, 104.7624, 93.5940)  # of the published net's training images
 MEAN_TOLERANCE = 1e-3  # grey levels; files carry the mean as float32 or rounded to four digits
 COLOUR_ORDERS = ('rgb', 'bgr')
@@ -30,6 +32,7 @@ LICENCE = 'The weights published by Oxford are for non-commercial research only 
 _IMAGENET_CLASSES = 1000
 _LISTED = 12
 _POOLED = 32  # pixels of the image per position of the last map
+_LARGEST_SIDE = 10_000  # pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +52,8 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A tensor and its place in the net: layer 'conv1_1', part 'kernel'; both '' where it has none."""
+    """A tensor and its place in the net: layer 'conv1_1', part 'kernel', or 'conv1_1_bn' and one of NORM_PARTS; both ''
+    where it has none."""
 
     layer: str
     part: str
@@ -66,22 +70,26 @@ class Convention:
             [h,w,in,out], [in,out] and H, W, C.
         colour_order: of the net's input, 'rgb' or 'bgr'; '' where the file cannot tell.
         ambiguity: for '', what it might be; ends up in the error.
-        mean_rgb: what the net's input was reduced by, of 0..255.
+        mean_rgb: what the net's input was reduced by, of 0..255; None where nobody knows.
         std_rgb: what it was divided by afterwards.
         flipped: kernels belong to true convolution, not to correlation.
         image_size: [H,W] in pixels, where the file says it.
         class_names: K names, where the file carries them.
+        batch_norm: there is one after every layer but fc8.
+        notes: what was assumed, for the user.
     """
 
     format: str
     channels_first: bool
     colour_order: str
     ambiguity: str = ''
-    mean_rgb: tuple[float, ...] = MEAN_RGB
+    mean_rgb: tuple[float, ...] | None = MEAN_RGB
     std_rgb: tuple[float, ...] = (1.0, 1.0, 1.0)
     flipped: bool = False
     image_size: tuple[int, int] | None = None
     class_names: tuple[str, ...] = ()
+    batch_norm: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +102,9 @@ class Wish:
         image_size: [H,W] in pixels that the net was made for; None for a square, or what the file says.
         mean_rgb: replaces the format's mean.
         theano_flipped: the user knows that a Theano-era file holds flipped kernels, and wants them turned.
+
+    Raises:
+        UserError: when there are no such colour order or layers.
     """
 
     colour_order: str = ''
@@ -101,6 +112,12 @@ class Wish:
     image_size: tuple[int, int] | None = None
     mean_rgb: tuple[float, ...] | None = None
     theano_flipped: bool = False
+
+    def __post_init__(self) -> None:
+        if self.colour_order not in ('', *COLOUR_ORDERS):
+            raise UserError(f'the colour order {self.colour_order!r} is unknown; use rgb or bgr')
+        if self.layers not in (ALL, CONVOLUTIONS_ONLY):
+            raise UserError(f'the layers {self.layers!r} are unknown; use {ALL} or {CONVOLUTIONS_ONLY}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +160,11 @@ def _leaves(tree: Mapping, prefix: str):
             yield prefix + name, value
 
 
+def is_image_size(size: Sequence[float]) -> bool:
+    """Whether these are [H,W] in whole pixels that a VGG-16 can have been made for."""
+    return len(size) == 2 and all(_POOLED <= side <= _LARGEST_SIDE and side == int(side) for side in size)
+
+
 def build(entries: Sequence[Entry], convention: Convention, wish: Wish) -> Net:
     """Reads the tensors and brings them into canonical form.
 
@@ -152,34 +174,37 @@ def build(entries: Sequence[Entry], convention: Convention, wish: Wish) -> Net:
         wish: of the user.
 
     Raises:
-        UserError: listing duplicate, missing, surplus and mis-shaped names (nothing was read then); or when the
-            colour order cannot be told.
+        UserError: listing duplicate, missing, surplus and mis-shaped names (nothing was read then); when the colour
+            order cannot be told, or the size of the image cannot be.
     """
     _check_classes(entries, convention, wish)
-    if wish.layers == CONVOLUTIONS_ONLY:
-        entries = [entry for entry in entries if entry.layer not in DENSE]
-    table = _table(entries)
     size = wish.image_size or convention.image_size
+    if size and not is_image_size(size):
+        raise UserError(
+            f'{convention.format}: {_sides(size)} pixels are no size of a VGG-16; give it as --image_size=HxW'
+        )
+    if wish.layers == CONVOLUTIONS_ONLY:
+        entries = [entry for entry in entries if entry.layer.removesuffix('_bn') not in DENSE]
     wanted = CONVOLUTIONS if wish.layers == CONVOLUTIONS_ONLY else LAYERS
-    shapes = _checked_shapes(table, entries, convention, wanted, size)
+    norms = [norm for norm in NORMS if norm.removesuffix('_bn') in wanted] if convention.batch_norm else []
+    table = _table(entries)
+    shapes = _checked_shapes(table, entries, convention, (*wanted, *norms), size)
     order = colour_order(convention, wish)
+    params: dict[str, dict] = {}
     with np.errstate(over='ignore', invalid='ignore'):  # what does not fit float32 is found by who looks for it
-        params = {
-            layer: {
-                'kernel': _kernel(layer, table[layer, 'kernel'], shapes[layer], convention, order),
-                'bias': np.ascontiguousarray(_read(table[layer, 'bias']).reshape(-1), np.float32),
-            }
-            for layer in wanted
-        }
+        for layer in wanted:
+            kernel = _kernel(layer, table[layer, 'kernel'], shapes[layer], convention, order)
+            params[layer] = {'kernel': kernel, 'bias': _vector(table[layer, 'bias'])}
+        variables = _with_norms({'params': params}, table, norms)
     return Net(
-        {'params': params},
+        variables,
         convention.format,
         order,
         wish.mean_rgb or convention.mean_rgb,
         layers=wish.layers,
         image_size=_image_size(shapes, size),
         class_names=convention.class_names if _fits(convention.class_names, params) else (),
-        notes=_notes(convention, order),
+        notes=_notes(convention, wish, order),
     )
 
 
@@ -195,8 +220,6 @@ def _check_classes(entries: Sequence[Entry], convention: Convention, wish: Wish)
 
 def colour_order(convention: Convention, wish: Wish) -> str:
     """'rgb' or 'bgr'. Raises UserError when neither the file nor the user tells."""
-    if wish.colour_order not in ('', *COLOUR_ORDERS):
-        raise UserError(f'the colour order {wish.colour_order!r} is unknown; use rgb or bgr')
     if not (wish.colour_order or convention.colour_order):
         raise UserError(
             f'{convention.format}: the file cannot tell the colour order of its net. {convention.ambiguity} '
@@ -205,10 +228,14 @@ def colour_order(convention: Convention, wish: Wish) -> str:
     return wish.colour_order or convention.colour_order
 
 
-def _notes(convention: Convention, order: str) -> tuple[str, ...]:
-    if convention.colour_order in ('', order):
-        return ()
-    return (f'nets in this format read {convention.colour_order.upper()}, and you say {order.upper()}: yours is taken',)
+def _notes(convention: Convention, wish: Wish, order: str) -> tuple[str, ...]:
+    notes = list(convention.notes)
+    if convention.colour_order not in ('', order):
+        usual = convention.colour_order.upper()
+        notes.append(f'nets in this format read {usual}, and you say {order.upper()}: yours is taken')
+    if wish.theano_flipped and not convention.flipped:
+        notes.append('the kernels of this format are not flipped: --theano_flipped turns nothing')
+    return tuple(notes)
 
 
 def _fits(names: Sequence[str], params: Mapping) -> bool:
@@ -238,7 +265,7 @@ def _checked_shapes(
     wanted: Sequence[str],
     size: tuple[int, int] | None,
 ) -> dict[str, Shape]:
-    missing = [f'{layer}/{part}' for layer in wanted for part in PARTS if (layer, part) not in table]
+    missing = [f'{layer}/{part}' for layer in wanted for part in _parts(layer) if (layer, part) not in table]
     surplus = [shown(entry.tensor.name) for entry in entries if entry.layer not in wanted]
     shapes, misshaped = _shapes(table, convention, wanted, size)
     problems = [
@@ -267,6 +294,8 @@ def _shapes(
         for layer in wanted
         if (layer, 'kernel') in table
     }
+    if 'conv1_1' not in found:  # the measure of all others
+        return {}, []
     expected = _expected({layer: shape for layer, shape in found.items() if shape}, size)
     misshaped = []
     for layer, shape in found.items():
@@ -275,11 +304,15 @@ def _shapes(
             tensor = table[layer, 'kernel']
             also = f' where h, w, in, out = {needed} is needed' if needed else ''
             misshaped.append(f'{shown(tensor.name)} {_short(tensor.shape)}{also}')
-    for layer in wanted:
-        bias = table.get((layer, 'bias'))
-        if bias and layer in expected and not _is_vector(bias.shape, expected[layer][3]):
-            misshaped.append(f'{shown(bias.name)} {_short(bias.shape)} where {expected[layer][3]} values are needed')
+    for (name, part), vector in table.items():
+        needed = expected.get(name.removesuffix('_bn'))
+        if part != 'kernel' and needed and not _is_vector(vector.shape, needed[3]):
+            misshaped.append(f'{shown(vector.name)} {_short(vector.shape)} where {needed[3]} values are needed')
     return expected, misshaped
+
+
+def _parts(layer: str) -> Sequence[str]:
+    return tuple(NORM_PARTS) if layer in NORMS else PARTS
 
 
 def _shape(layer: str, shape: tuple[int, ...], channels_first: bool) -> Shape | None:
@@ -303,7 +336,8 @@ def _expected(found: dict[str, Shape], size: tuple[int, int] | None) -> dict[str
         return {}
     width, into, expected = found['conv1_1'][3] / BLOCKS[0][0], 3, {}
     for layer in CONVOLUTIONS:
-        out = max(1, round(BLOCKS[int(layer[4]) - 1][0] * width))
+        block = layer[:5]
+        out = _channels(width, int(block[4]), [shape[3] for other, shape in found.items() if other.startswith(block)])
         expected[layer], into = (3, 3, into, out), out
     if 'fc6' in found:
         features = found['fc6'][3]
@@ -312,6 +346,15 @@ def _expected(found: dict[str, Shape], size: tuple[int, int] | None) -> dict[str
         if 'fc8' in found:
             expected['fc8'] = (1, 1, features, found['fc8'][3])
     return expected
+
+
+def _channels(width: float, block: int, found: Sequence[int]) -> int:
+    """Of the layers of a block. `width`, the share of the published channels, was rounded in conv1_1, so that a net of
+    ours may have some more or fewer than follow from it: then all its layers have."""
+    published = BLOCKS[block - 1][0]
+    follow = max(1, round(published * width))
+    near = published / (2 * BLOCKS[0][0]) + 0.5
+    return found[0] if found and follow not in found and abs(found[0] - published * width) <= near else follow
 
 
 def _map(fc6: Shape, channels: int, size: tuple[int, int] | None) -> tuple[int, int]:
@@ -337,6 +380,10 @@ def _is_vector(shape: tuple[int, ...], length: int) -> bool:
     return math.prod(shape) == length == max(shape, default=1)
 
 
+def _sides(size: Sequence[float]) -> str:
+    return 'x'.join(f'{side:g}' for side in size)
+
+
 def _short(shape: tuple[int, ...]) -> str:
     return str(shape) if len(shape) <= 8 else f'({len(shape)} axes)'
 
@@ -355,6 +402,17 @@ def _read(tensor: Tensor) -> np.ndarray:
             f'{shown(tensor.name)} holds {array.dtype} {_short(array.shape)}, not real numbers of its shape'
         )
     return array
+
+
+def _vector(tensor: Tensor) -> np.ndarray:
+    return np.array(_read(tensor).reshape(-1), np.float32)  # a copy: a view would keep the values around it in memory
+
+
+def _with_norms(variables: dict[str, dict], table: Mapping[tuple[str, str], Tensor], norms: Sequence[str]) -> dict:
+    for norm in norms:
+        for part, collection in NORM_PARTS.items():
+            variables.setdefault(collection, {}).setdefault(norm, {})[part] = _vector(table[norm, part])
+    return variables
 
 
 def _kernel(layer: str, tensor: Tensor, shape: Shape, convention: Convention, order: str) -> np.ndarray:

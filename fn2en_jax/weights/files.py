@@ -149,12 +149,12 @@ def _by_content(file: Bytes, place: Path, wish: Wish) -> Net:
     if head.startswith(hdf5.SIGNATURE):
         return keras.read(file, place.name, wish)
     if head.startswith(b'PK\x03\x04'):
-        return pytorch.read_zip(file, str(place), wish)
+        return keras.read_archive(file, wish) if keras.is_archive(head) else pytorch.read_zip(file, wish)
     if head.startswith(pytorch.MAGIC):
         return pytorch.read_stream(file, wish)
     if torch7.looks_like(head):
         return torch7.read(file, wish)
-    if head[8:9] == b'{':
+    if head[6:9] == b'\0\0{':  # behind a length that can be one: a Caffe model may have the same letter there
         return own.read(file, wish)
     for mark, what in _STRANGERS.items():
         if head.startswith(mark):
@@ -165,5 +165,5 @@ def _by_content(file: Bytes, place: Path, wish: Wish) -> Net:
         return caffe.read(file, wish)
     raise UserError(
         'this is no weight file of a known form (safetensors, MatConvNet .mat, Caffe .caffemodel, Torch7 .t7, '
-        'PyTorch .pth, Keras .h5)'
+        'PyTorch .pth, Keras .h5 and .keras)'
     )

@@ -60,7 +60,7 @@ def read(file: Bytes, name: str, wish: Wish) -> Net:
     if theano and not wish.theano_flipped:
         raise UserError(
             'the file comes from Keras with Theano, whose kernels are flipped against every other format; '
-            'say --theano_flipped to have them turned'
+            'convert it first with python -m fn2en_jax.convert SRC DST.safetensors --theano_flipped'
         )
     return _net(layers, theano, wish)
 

@@ -4,23 +4,40 @@
 a collection belongs to 'params'.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fn2en_jax.errors import UserError
 from fn2en_jax.weights import pytorch, tensors
-from fn2en_jax.weights.binary import MAX_VALUES, Bytes, damaged, shown
-from fn2en_jax.weights.canonical import ALL, CONVOLUTIONS_ONLY, DENSE, LICENCE, Convention, Net, Tensor, Wish
+from fn2en_jax.weights.binary import Bytes, shown
+from fn2en_jax.weights.canonical import (
+    ALL,
+    CONVOLUTIONS_ONLY,
+    LAYERS,
+    LICENCE,
+    NORM_PARTS,
+    NORMS,
+    PARTS,
+    Convention,
+    Entry,
+    Net,
+    Tensor,
+    Wish,
+    build,
+    is_image_size,
+)
 
 COLLECTIONS = ('params', 'batch_stats')
 FORMAT, VERSION = 'fn2en_jax face net', '1'
 STATE_DICT = 'fn2en_jax state dict'
-_LARGEST_NAME = 10  # parts of a path
 _CONVERTED = 'converted from '
+_BARE = 'safetensors without metadata'
+_KEYS = {'weight': 'kernel', 'bias': 'bias'}  # of our state dicts
+_NORM_KEYS = {'weight': 'scale', 'bias': 'bias', 'running_mean': 'mean', 'running_var': 'var'}
+_COUNTER = '_bn.num_batches_tracked'  # PyTorch's own; nothing that the net computes depends on it
 
 
 def read(file: Bytes, wish: Wish) -> Net:
@@ -33,19 +50,18 @@ def read(file: Bytes, wish: Wish) -> Net:
         found, metadata = tensors.read(file)
     except UserError as error:
         raise UserError(f'it is not a readable safetensors file: {error}') from error
-    if metadata.get('format') not in (FORMAT, STATE_DICT) and any(name.endswith('.weight') for name in found):
+    form = metadata.get('format')
+    if form not in (FORMAT, STATE_DICT) and any(name.endswith('.weight') for name in found):
         return pytorch.interpret(found, 'safetensors', wish)
     told = _told(metadata)
-    if metadata.get('format') == STATE_DICT:
-        if metadata.get('net') != 'face net':
-            raise UserError('this is the state dict of an expression net; a face net is needed')
-        if abs(told.input_scale) < 1e-9:
-            raise damaged('the metadata give no scale of the input')
-        scale = (1 / told.input_scale,) * 3
-        convention = Convention(STATE_DICT, True, 'rgb', mean_rgb=told.mean_rgb or (), std_rgb=scale,
-                                image_size=told.image_size, class_names=told.class_names)  # fmt: skip
-        return pytorch.interpret(found, STATE_DICT, wish, convention)
-    return _net(found, told, wish)
+    if form != STATE_DICT:
+        return _net([_entry(name, tensor) for name, tensor in found.items()], told, wish)
+    if metadata.get('net') != 'face net':
+        raise UserError('this is the state dict of an expression net; a face net is needed')
+    if told.mean_rgb is None:
+        raise UserError('the metadata give no mean_rgb; export the net again')
+    entries = [_keyed(name, tensor) for name, tensor in found.items() if not name.endswith(_COUNTER)]
+    return _net(entries, told, wish, channels_first=True)
 
 
 def metadata(net: Net, source_sha256: str) -> dict[str, str]:
@@ -74,53 +90,54 @@ def write(path: Path, net: Net, source_sha256: str) -> None:
     tensors.write(path, net.tensors(), metadata(net, source_sha256))
 
 
-def _net(found: Mapping[str, Tensor], told: Net, wish: Wish) -> Net:
-    if wish.layers == CONVOLUTIONS_ONLY:
-        found = {name: tensor for name, tensor in found.items() if _parts(name)[1].removesuffix('_bn') not in DENSE}
-    if sum(int(np.prod(tensor.shape, dtype=object)) for tensor in found.values()) > MAX_VALUES:
-        raise UserError(f'the net has more than {MAX_VALUES // 10**6} million values')
+def _net(entries: list[Entry], told: Net, wish: Wish, channels_first: bool = False) -> Net:
+    bare = told.format == _BARE
     if told.layers == CONVOLUTIONS_ONLY and wish.layers != CONVOLUTIONS_ONLY:
         raise UserError(
             'the file holds convolutions alone; take them with --layers=convolutions (config.face_net.layers)'
         )
-    if wish.colour_order == 'bgr':
+    if wish.colour_order == 'bgr' and not bare:
         raise UserError('the file is in our own form, which is RGB; leave the colour order out')
-    variables: dict[str, Any] = {}
-    for name, tensor in found.items():
-        _insert(variables, _parts(name), tensor)
-    return Net(
-        variables,
+    mean = wish.mean_rgb or told.mean_rgb
+    assumed = 'without metadata, its kernels are taken as h,w,in,out for RGB of 0..255, its fc6 as in the order H, W, C'
+    unknown = 'the mean that its input wants is not stated; where you know it, convert with --mean=R,G,B'
+    convention = Convention(
         told.format,
+        channels_first,
         'rgb',
-        wish.mean_rgb or told.mean_rgb,
-        told.input_scale,
-        wish.layers if wish.layers == CONVOLUTIONS_ONLY else told.layers,
-        told.image_size,
-        told.class_names,
+        mean_rgb=None,
+        image_size=told.image_size,
+        class_names=told.class_names,
+        batch_norm=any(entry.layer in NORMS for entry in entries),
+        notes=(*((assumed,) if bare else ()), *(() if mean else (unknown,))),
     )
+    return dataclasses.replace(build(entries, convention, wish), mean_rgb=mean, input_scale=told.input_scale)
 
 
-def _parts(name: str) -> list[str]:
-    parts = name.split('/')
-    return parts if parts[0] in COLLECTIONS and len(parts) > 1 else ['params', *parts]
+def _entry(name: str, tensor: Tensor) -> Entry:
+    """A tensor of our form by its path; a path without a collection is one of 'params'."""
+    path = name.split('/')
+    collection, layer, part = path if len(path) == 3 else ('params', *path) if len(path) == 2 else ('', '', '')
+    return _placed(layer, part, tensor, collection)
 
 
-def _insert(tree: dict[str, Any], parts: list[str], tensor: Tensor) -> None:
-    if len(parts) > _LARGEST_NAME:
-        raise UserError(f'{shown(tensor.name)} is nested too deeply; the file is no face net')
-    for part in parts[:-1]:
-        tree = tree.setdefault(part, {})
-        if not isinstance(tree, dict):
-            raise UserError(f'{shown(tensor.name)} lies inside another tensor; the file is no face net')
-    if parts[-1] in tree:
-        raise UserError(f'{shown(tensor.name)} is there twice; the file is no face net')
-    tree[parts[-1]] = tensor.read()
+def _keyed(name: str, tensor: Tensor) -> Entry:
+    """A tensor of a state dict by its key."""
+    layer, _, part = name.rpartition('.')
+    part = (_NORM_KEYS if layer in NORMS else _KEYS).get(part, '')
+    return _placed(layer, part, tensor, NORM_PARTS.get(part, 'params') if layer in NORMS else 'params')
+
+
+def _placed(layer: str, part: str, tensor: Tensor, collection: str) -> Entry:
+    parts = NORM_PARTS if layer in NORMS else dict.fromkeys(PARTS, 'params') if layer in LAYERS else {}
+    known = part in parts and collection == parts[part]
+    return Entry(layer if known else '', part if known else '', tensor)
 
 
 def _told(metadata: Mapping[str, str]) -> Net:
     """What the metadata say, as a net without variables; of a bare file, that nothing is known of its mean."""
     if metadata.get('format') not in (FORMAT, STATE_DICT):
-        return Net({}, 'safetensors without metadata', mean_rgb=None)
+        return Net({}, _BARE, mean_rgb=None)
     expected = {'version': VERSION, 'colour_order': 'rgb'}
     if metadata['format'] == FORMAT:
         expected |= {'layout': 'HWIO', 'flatten': 'HWC'}
@@ -132,13 +149,17 @@ def _told(metadata: Mapping[str, str]) -> Net:
     layers = metadata.get('layers', ALL)
     if layers not in (ALL, CONVOLUTIONS_ONLY):
         raise UserError(f'the metadata give layers as {shown(layers)!r}; convert it again')
-    size = _numbers(metadata, 'image_size', 2)
+    size, scale = _numbers(metadata, 'image_size', 2), _numbers(metadata, 'input_scale', 1) or (1.0,)
+    if size and not is_image_size(size):
+        raise UserError('the metadata give no sound image_size; convert the file again')
+    if scale[0] <= 0:
+        raise UserError('the metadata give no sound input_scale; convert the file again')
     return Net(
         {},
         _CONVERTED + shown(metadata['source_format']) if 'source_format' in metadata else metadata['format'],
         'rgb',
         _numbers(metadata, 'mean_rgb', 3),
-        (_numbers(metadata, 'input_scale', 1) or (1.0,))[0],
+        scale[0],
         layers,
         (int(size[0]), int(size[1])) if size else None,
         _names(metadata),

@@ -47,21 +47,22 @@ def load(
         UserError: for anything that a state dict does not need, and for a damaged stream.
     """
     machine = _Machine(data, start, names, persistent)
-    for _ in range(_MOST_STEPS):
-        if machine.step():
-            return machine.result, machine.position
-    raise UserError(f'the pickle takes more than {_MOST_STEPS} steps; this is no state dict')
+    while not machine.step():
+        if machine.spent > _MOST_STEPS:
+            raise UserError(f'the pickle takes more than {_MOST_STEPS} steps; this is no state dict')
+    return machine.result, machine.position
 
 
 class _Machine:
     def __init__(self, data: bytes, start: int, names: dict[Global, Rebuild | None], persistent: Any):
-        self.position, self.result = start, None
+        self.position, self.result, self.spent = start, None, 0
         self._data, self._names, self._persistent = data, names, persistent
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
 
     def step(self) -> bool:
         """Executes one opcode; True after the last."""
+        self.spent += 1
         code = self._take(1)
         if code == b'.':
             self.result = self._pop()
@@ -217,7 +218,9 @@ class _Machine:
         rebuild = self._names.get(name) if isinstance(name, Global) else None
         if rebuild is None or not isinstance(arguments, tuple):
             raise UserError('the pickle calls what may not be called; nothing of it is executed')
-        self._push(rebuild(arguments))
+        # A list is read once and can be given to any number of calls: each pays for what it goes through.
+        self.spent += sum(len(argument) for argument in arguments if isinstance(argument, (list, tuple, dict)))
+        self._push(rebuild(arguments) if self.spent <= _MOST_STEPS else None)
 
     def build(self) -> None:
         # PyTorch hangs version numbers on its OrderedDicts; they are of no use here.

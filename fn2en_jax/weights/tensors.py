@@ -17,7 +17,8 @@ from fn2en_jax.errors import UserError
 from fn2en_jax.weights.binary import Bytes, damaged, shown
 from fn2en_jax.weights.canonical import Tensor
 
-LONGEST_HEADER = 16 << 20  # bytes
+LONGEST_HEADER = 1 << 20  # bytes; the published net with its 2622 names takes 60 thousand
+MOST_TENSORS = 1000  # the face net with batch norm has 92
 _DTYPES = {'F16': '<f2', 'F32': '<f4', 'F64': '<f8', 'I32': '<i4', 'I64': '<i8', 'U8': 'u1'}
 _WRITTEN = {'<f4': 'F32', '<i8': 'I64'}
 _METADATA = '__metadata__'
@@ -36,6 +37,8 @@ def read(file: Bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     metadata = header.pop(_METADATA, {})
     if not _is_texts(metadata):
         raise damaged('metadata that are not texts')
+    if len(header) > MOST_TENSORS:
+        raise UserError(f'it holds {len(header)} tensors; a VGG-16 net has fewer than {MOST_TENSORS}')
     entries = {name: _entry(name, fields) for name, fields in header.items()}
     end = 0
     for name, (_, _, begin, stop) in sorted(entries.items(), key=lambda item: item[1][2:]):
@@ -50,7 +53,14 @@ def read(file: Bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Writes a whole file in one step: a crash leaves the old file or the new one.
 
-    tensors: float32 or int64 by name. Raises OSError as the disk does.
+    Args:
+        path: of the file.
+        tensors: float32 or int64 by name.
+        metadata: texts by name.
+
+    Raises:
+        UserError: when names and metadata are longer than `read` takes.
+        OSError: as the disk does.
     """
     header: dict[str, Any] = {_METADATA: dict(metadata)}
     end = 0
@@ -63,12 +73,16 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
         end += array.nbytes
     text = json.dumps(header).encode()
     text += b' ' * (-len(text) % 8)
-    temporary = path.with_name(path.name + '.tmp')
+    if len(text) > LONGEST_HEADER:
+        raise UserError(f'the names in the net take {len(text)} bytes, more than the {LONGEST_HEADER} of a file')
+    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')  # two processes may write the same file
     try:
         with temporary.open('wb') as file:
             file.write(len(text).to_bytes(8, 'little') + text)
             for array in tensors.values():
                 np.ascontiguousarray(array).tofile(file)
+            file.flush()
+            os.fsync(file.fileno())  # or the name may reach the disk before the values
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
