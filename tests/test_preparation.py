@@ -9,10 +9,10 @@ import time
 
 import numpy as np
 import pytest
-from fn2en_jax.data.alignment import FaceStep
 from PIL import Image
 
 from fn2en_jax.data import images, preparation
+from fn2en_jax.data.alignment import FaceStep
 from fn2en_jax.data.preparation import AS_IT_IS
 from fn2en_jax.data.records import Record
 
