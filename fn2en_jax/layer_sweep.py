@@ -22,7 +22,7 @@ from fn2en_jax.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file; its methods are replaced by fn2en.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder with a workdir per layer.')
-LAYERS = flags.DEFINE_list('layers', 'pool1,pool2,pool3,pool4,pool5,fc6,fc7,fc8', 'The layers to compare.')
+LAYERS = flags.DEFINE_list('sweep', 'pool1,pool2,pool3,pool4,pool5,fc6,fc7,fc8', 'The layers to compare.')
 
 SHARED = ('face_net', 'finetune')  # stages that do not depend on the layer
 

@@ -40,13 +40,26 @@ def test_the_plot_is_written(tmp_path):
     assert (tmp_path / 'layers.png').read_bytes().startswith(b'\x89PNG')
 
 
+def test_finished_shared_stages_are_linked_into_the_workdirs_of_other_layers(tmp_path):
+    first, other = tmp_path / 'pool1', tmp_path / 'pool2'
+    for stage in ('face_net', 'fold0/finetune', 'fold0/stage1'):
+        (first / stage / '7').mkdir(parents=True)
+        (first / stage / '7' / 'array').write_bytes(stage.encode())
+    for _ in range(2):  # again after a stop
+        layer_sweep._share(first, other)
+        files = {str(path.relative_to(other)) for path in other.rglob('array')}
+        assert files == {'face_net/7/array', 'fold0/finetune/7/array'}
+    assert (other / 'face_net/7/array').stat().st_ino == (first / 'face_net/7/array').stat().st_ino
+
+
 def sweep(folder, *flags):
     command = [sys.executable, '-m', 'fn2en_jax.layer_sweep', '--config=tests/tiny_config.py', f'--workdir={folder}']
     return subprocess.run([*command, *flags], cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_the_face_net_is_trained_once_for_all_layers(tmp_path):
-    done = sweep(tmp_path / 'layers', '--layers=pool4,fc7', f'--config.data.data_dir={tmp_path / "data"}')
+    done = sweep(tmp_path / 'layers', '--sweep=pool4,fc7', f'--config.data.data_dir={tmp_path / "data"}')
     assert done.returncode == 0, done.stderr
     second = done.stdout.split('supervised by fc7')[1]
     assert second.count('finished earlier') == 2
@@ -58,7 +71,7 @@ def test_the_face_net_is_trained_once_for_all_layers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('flags', 'message'), [(('--layers=pool6',), 'unknown layer pool6'), (('--workdir=',), '--workdir=FOLDER')]
+    ('flags', 'message'), [(('--sweep=pool6',), 'unknown layer pool6'), (('--workdir=',), '--workdir=FOLDER')]
 )
 def test_bad_input_is_one_line(tmp_path, flags, message):
     done = sweep(tmp_path, *flags)
