@@ -5,12 +5,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-import tensorboardX
 from tqdm import tqdm
 
 from fn2en_jax import workdir
+
+if TYPE_CHECKING:
+    import tensorboardX
 
 
 class Metrics:
@@ -56,8 +58,10 @@ class Metrics:
         for writer in self._writers.values():
             writer.close()
 
-    def _events(self, run: str, purge_step: int | None = None) -> tensorboardX.SummaryWriter:
+    def _events(self, run: str, purge_step: int | None = None) -> 'tensorboardX.SummaryWriter':
         """A new file of TensorBoard events; those from `purge_step` on in older files are no longer shown."""
+        import tensorboardX  # takes a second where PyTorch is installed; only training writes events
+
         # Names end in seconds: without the suffix, a second file of the same second would replace the first.
         folder, suffix = str(self._folder / 'tensorboard' / run), '' if purge_step is None else f'.{purge_step}'
         return tensorboardX.SummaryWriter(folder, purge_step=purge_step, filename_suffix=suffix)

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from absl import logging
-from sklearn import model_selection
 
 from fn2en_jax.data.examples import Examples
 from fn2en_jax.errors import UserError
@@ -170,6 +169,8 @@ def _stratified(examples: Examples, num_folds: int, seed: int) -> tuple[Fold, ..
     units, noun = len(set(examples.subjects or examples.files)), 'persons' if examples.subjects else 'images'
     if num_folds < 2 or num_folds > units:
         raise UserError(f'cannot make {num_folds} folds of {units} {noun}: choose 2 to {units}')
+    from sklearn import model_selection  # a second to import, and most runs bring or are given their folds
+
     kind = model_selection.StratifiedGroupKFold if examples.subjects else model_selection.StratifiedKFold
     splitter = kind(num_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
