@@ -74,12 +74,13 @@ def prepare(
     found = dataset.find(Tree(source, archives.unpack(source, unpacked, _unpacking(progress), dataset.wants)))
     workshop = Path(place.data_dir).expanduser() / 'unfinished' / _builder(dataset, place, step).builder_config.name
     cut = FaceStep(found.faces) if found.faces == 'none' else step  # an edition that comes cropped stays as it is
-    work = functools.partial(preparation.prepare, found.records, cut, workshop, processes)
+    work = functools.partial(preparation.prepare, found.records, cut, workshop)
     with store.disk_faults(workshop):
-        for done, _ in enumerate(work(), start=1):
+        for done, _ in enumerate(work(processes), start=1):
             if progress:
                 progress(f'preparing images of {dataset.name}', done, len(found.records))
-    builder = store.prepare(_make(dataset, step, found=found, prepared=work()), place.data_dir)
+    ready = work(1)  # every chunk is there by now: other processes have nothing to do
+    builder = store.prepare(_make(dataset, step, found=found, prepared=ready), place.data_dir)
     for folder in (workshop, unpacked):
         preparation.clear(folder)
     return builder
