@@ -153,7 +153,7 @@ def all_folds(config: ml_collections.ConfigDict, data: Data) -> tuple[folds.Fold
         return (folds.all_data(data.expressions),)
     published = config.data.source in DATASETS
     if config.data.folds_file:
-        return folds.read_json(config.data.folds_file, data.expressions)
+        return folds.read_json(config.data.folds_file, data.expressions, published=published)
     return folds.make_folds(data.expressions, num_folds=config.data.num_folds, seed=config.seed, published=published)
 
 

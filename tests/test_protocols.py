@@ -123,6 +123,26 @@ def test_official_folds_of_tfd(caplog):
     assert 'trains on and tests a, b' in caplog.text  # the publisher's folds are kept, and their fault is told
 
 
+@pytest.mark.parametrize('name', ['fer2013', 'tfd'])
+def test_what_neither_trains_nor_tests_survives_the_folds_file(name):
+    labels = list(protocols.WITH_NEUTRAL) * 3
+    some = examples(labels, splits=('train',) * 7 + ('validation',) * 7 + ('test',) * 7)
+    if name == 'tfd':
+        # The last row is tested in both folds, as an official division may have it.
+        some = examples(
+            labels, subjects=tuple('abcdefg' * 3), official=('te',) * 7 + ('vt',) * 7 + ('et',) * 6 + ('ee',)
+        )
+    chosen = protocols.apply(name, some, Choice())
+    made = folds.make_folds(chosen, num_folds=5, seed=0, published=True)
+    again = folds.from_json(folds.to_json(made, chosen), chosen, published=True)
+    for one, other in zip(made, again, strict=True):
+        assert (one.name, one.train.tolist(), one.test.tolist()) == (
+            other.name,
+            other.train.tolist(),
+            other.test.tolist(),
+        )
+
+
 def test_extra_images_are_trained_on_and_never_tested():
     sfew = protocols.apply(
         'sfew', examples(list(protocols.WITH_NEUTRAL) * 2, splits=('train',) * 7 + ('validation',) * 7), Choice()
@@ -134,6 +154,33 @@ def test_extra_images_are_trained_on_and_never_tested():
     assert fold.test.tolist() == list(range(7, 14))
     assert joined.files[14:] == ('fer2013/0.png', 'fer2013/2.png')
     assert [joined.class_names[label] for label in joined.labels[14:]] == ['happiness', 'anger']
+
+
+def test_persons_of_the_extra_set_are_others_even_where_they_are_called_the_same():
+    joined = protocols.join(protocols.apply('ckplus', ckplus(), Choice()), ckplus(), 'other')
+    assert not set(joined.subjects[:1308]) & set(joined.subjects[1308:])
+    folds.make_folds(joined, num_folds=10, seed=0)  # which refuses a person on both sides
+
+
+@pytest.mark.parametrize(
+    ('source', 'extra', 'fit'),
+    [
+        ('fer2013', 'fer2013', False),
+        ('fer2013', 'ferplus', False),
+        ('sfew', 'sfew_frames', False),
+        ('affectnet_npy', 'affectnet', False),
+        ('tfd', 'jaffe', False),
+        ('ckplus', 'tfd', False),
+        ('sfew', 'fer2013', True),
+        ('ckplus', 'mmi', True),
+    ],
+)
+def test_an_extra_set_that_holds_the_test_images_is_refused(source, extra, fit):
+    if fit:
+        protocols.check_extra(source, extra)
+        return
+    with pytest.raises(UserError, match=f'config.data.extra is {extra!r}, which shares images with {source}'):
+        protocols.check_extra(source, extra)
 
 
 def test_extra_images_beside_folds():
@@ -155,6 +202,7 @@ def test_extra_images_beside_folds():
         ('ckplus', Choice(subjects='some'), "'all' or 'chosen'"),
         ('ckplus', Choice(rule='official'), 'no split'),
         ('ckplus', Choice(num_folds=119), '119 folds of 118 persons'),
+        ('ckplus', Choice(test='validation'), 'config.data.test_split'),
         ('ckplus', Choice(num_folds=1), 'choose 2 to 118'),
     ],
 )

@@ -67,7 +67,10 @@ def all_data(examples: Examples) -> Fold:
 
 
 def to_json(folds: Sequence[Fold], examples: Examples) -> dict[str, Any]:
-    """What `folds.json` says: per fold the test files by source name, and the class counts of both sides."""
+    """What `folds.json` says: per fold the test files by source name, and the class counts of both sides.
+
+    Where a fold leaves images out (an official validation part), they are its `unused_files`.
+    """
     return {
         'class_names': list(examples.class_names),
         'num_examples': len(examples),
@@ -78,16 +81,17 @@ def to_json(folds: Sequence[Fold], examples: Examples) -> dict[str, Any]:
                 'train_counts': examples.class_counts(fold.train),
                 'test_counts': examples.class_counts(fold.test),
                 'test_files': [examples.files[i] for i in fold.test],
+                **_unused(fold, examples),
             }
             for fold in folds
         ],
     }
 
 
-def from_json(content: Any, examples: Examples, *, source: str = 'folds') -> tuple[Fold, ...]:
+def from_json(content: Any, examples: Examples, *, source: str = 'folds', published: bool = False) -> tuple[Fold, ...]:
     """Reads folds in the form of `to_json`; of each fold only `name` and `test_files` are needed.
 
-    What a fold does not test, it trains on.
+    What a fold does not test and does not list as unused, it trains on. `published`: as for `make_folds`.
 
     Raises:
       UserError: naming `source`, for another form, a file that the set lacks, a file tested twice, with
@@ -101,13 +105,20 @@ def from_json(content: Any, examples: Examples, *, source: str = 'folds') -> tup
     names = [entry['name'] for entry in entries]
     if len(set(names)) < len(names):
         raise UserError(f'{source}: fold names must differ, found {", ".join(names)}')
-    numbers = _tested_in(entries, examples, source)
-    folds = tuple(_fold(name, numbers == k) for k, name in enumerate(names))
-    _check(folds, examples, source)
+    place = {file: i for i, file in enumerate(examples.files)}
+    tested = [_listed(entry, 'test_files', place, source) for entry in entries]
+    unused = [_listed(entry, 'unused_files', place, source) for entry in entries]
+    if examples.official_folds is None:
+        _check_tested(tested, examples, source)
+    folds = tuple(
+        Fold(name, np.flatnonzero(~test & ~left), np.flatnonzero(test))
+        for name, test, left in zip(names, tested, unused, strict=True)
+    )
+    _check(folds, examples, source, published=published)
     return folds
 
 
-def read_json(path: str | Path, examples: Examples) -> tuple[Fold, ...]:
+def read_json(path: str | Path, examples: Examples, *, published: bool = False) -> tuple[Fold, ...]:
     """The folds in a file written from `to_json`; UserError as `from_json`, or if there is no such file."""
     try:
         content = json.loads(Path(path).read_text('utf-8'))
@@ -115,7 +126,7 @@ def read_json(path: str | Path, examples: Examples) -> tuple[Fold, ...]:
         raise UserError(f'{path}: cannot be read ({error.strerror})') from error
     except ValueError as error:
         raise UserError(f'{path}: is not JSON ({error})') from error
-    return from_json(content, examples, source=str(path))
+    return from_json(content, examples, source=str(path), published=published)
 
 
 class HasSubjects(Protocol):
@@ -184,26 +195,42 @@ def _is_entry(entry: Any) -> bool:
     return (
         isinstance(entry, Mapping)
         and isinstance(entry.get('name'), str)
-        and isinstance(entry.get('test_files'), list)
-        and all(isinstance(file, str) for file in entry['test_files'])
+        and _are_names(entry.get('test_files'))
+        and _are_names(entry.get('unused_files', []))
     )
 
 
-def _tested_in(entries: Sequence[Mapping[str, Any]], examples: Examples, source: str) -> np.ndarray:
-    """The fold that tests each example, int [N]; -1 where none does."""
-    place = {file: i for i, file in enumerate(examples.files)}
-    numbers = np.full(len(examples), -1)
-    for k, entry in enumerate(entries):
-        for file in entry['test_files']:
-            if file not in place:
-                raise UserError(f'{source}: fold {entry["name"]} tests {file!r}, which is not in the data')
-            if numbers[place[file]] >= 0:
-                raise UserError(f'{source}: {file!r} is tested twice')
-            numbers[place[file]] = k
-    untested = (numbers < 0) & _may_be_tested(examples)
-    if len(entries) > 1 and untested.any():
+def _are_names(files: Any) -> bool:
+    return isinstance(files, list) and all(isinstance(file, str) for file in files)
+
+
+def _unused(fold: Fold, examples: Examples) -> dict[str, list[str]]:
+    left = np.ones(len(examples), bool)
+    left[fold.train] = left[fold.test] = False
+    return {'unused_files': [examples.files[i] for i in np.flatnonzero(left)]} if left.any() else {}
+
+
+def _listed(entry: Mapping[str, Any], key: str, place: Mapping[str, int], source: str) -> np.ndarray:
+    """Which examples an entry lists, bool [N]."""
+    chosen = np.zeros(len(place), bool)
+    for file in entry.get(key, []):
+        if file not in place:
+            verb = 'tests' if key == 'test_files' else 'leaves out'
+            raise UserError(f'{source}: fold {entry["name"]} {verb} {file!r}, which is not in the data')
+        if chosen[place[file]]:
+            raise UserError(f'{source}: {file!r} is {"tested" if key == "test_files" else "left out"} twice')
+        chosen[place[file]] = True
+    return chosen
+
+
+def _check_tested(tested: Sequence[np.ndarray], examples: Examples, source: str) -> None:
+    """Every example that may be tested must be, once, where there are several folds."""
+    times = np.sum(tested, axis=0)
+    if (times > 1).any():
+        raise UserError(f'{source}: {examples.files[int(np.argmax(times > 1))]!r} is tested twice')
+    untested = (times == 0) & _may_be_tested(examples)
+    if len(tested) > 1 and untested.any():
         raise UserError(f'{source}: {examples.files[int(np.argmax(untested))]!r} is in the data but no fold tests it')
-    return numbers
 
 
 def _check(folds: Sequence[Fold], examples: Examples, source: str = '', *, published: bool = False) -> None:

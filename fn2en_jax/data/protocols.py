@@ -54,6 +54,17 @@ PROTOCOLS = {
 }
 
 
+# Sets of sets that have images in common. TFD was put together from others.
+SHARING = (
+    {'sfew', 'sfew_frames'},
+    {'fer2013', 'ferplus'},
+    {'affectnet', 'affectnet_npy'},
+    {'tfd', 'ckplus'},
+    {'tfd', 'mmi'},
+    {'tfd', 'jaffe'},
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Choice:
     """What a run asks of a protocol; 0 and '' take the protocol's own.
@@ -85,6 +96,8 @@ def apply(name: str, examples: Examples, choice: Choice) -> Examples:
     rule = choice.rule or protocol.rule
     if rule not in RULES:
         raise UserError(f'config.data.fold_rule is {rule!r}; use {", ".join(RULES)}')
+    if choice.test and (rule != OFFICIAL or examples.official_folds is not None):
+        raise UserError(f'config.data.test_split is {choice.test!r}, but {name} is tested in folds')
     if rule == OFFICIAL:
         return _official(name, chosen, protocol.train, choice.test or protocol.test)
     if choice.subjects not in ('all', 'chosen'):
@@ -139,7 +152,7 @@ def join(examples: Examples, extra: Examples, name: str) -> Examples:
         together((examples.images, extra.images)),
         np.concatenate([examples.labels, extra.labels]),
         examples.class_names,
-        None if examples.subjects is None else examples.subjects + (extra.subjects or files),  # every image a stranger
+        None if examples.subjects is None else examples.subjects + _strangers(extra, name),
         examples.files + files,
         folds,
         splits,
@@ -147,6 +160,21 @@ def join(examples: Examples, extra: Examples, name: str) -> Examples:
         None if examples.frames is None else np.concatenate([examples.frames, np.full(count[1], -1, np.int32)]),
         None if official is None else official + ('t' * len(official[0]),) * count[1],
     )
+
+
+def check_extra(name: str, extra: str) -> None:
+    """Refuses an extra set whose images the set `name` may test.
+
+    Raises:
+        UserError: naming both.
+    """
+    if any({name, extra} <= family for family in ({name}, *SHARING)):
+        raise UserError(f'config.data.extra is {extra!r}, which shares images with {name}: it would train on the test')
+
+
+def _strangers(extra: Examples, name: str) -> tuple[str, ...]:
+    """Persons of the set `name`, told from those of other sets; without names, every image is of its own."""
+    return tuple(f'{name}/{person}' for person in extra.subjects or extra.files)
 
 
 def _classes(name: str, protocol: Protocol, choice: Choice) -> tuple[str, ...]:
