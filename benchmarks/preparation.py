@@ -82,7 +82,7 @@ def decoder(files: list[pathlib.Path]) -> None:
 
 def preparation(source: pathlib.Path, data: str, mode: str) -> Any:
     place = published.Place(str(source), data)
-    return published.prepare(CKPLUS, place, published.face_step(CKPLUS, mode, 'keep'))
+    return published.prepare(CKPLUS, place, published.Faces(mode))
 
 
 def load(builder: Any) -> None:

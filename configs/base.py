@@ -25,18 +25,20 @@ def options(argument: str, **known: str) -> tuple[str, dict[str, str]]:
         The method ('fn2en' if none is named), and all options.
 
     Raises:
-        ValueError: for an option that the file does not know.
+        ValueError: for an option that the file does not know, or a second method.
     """
-    method, chosen = 'fn2en', dict(known)
+    method, chosen = '', dict(known)
     for part in filter(None, argument.split(',')):
         name, equals, value = part.partition('=')
         if not equals:
+            if method:
+                raise ValueError(f'two methods after the colon, {method} and {name}; use all, or config.methods')
             method = name
         elif name not in known:
             raise ValueError(f'unknown option {name!r} after the colon; there are {", ".join(known) or "none"}')
         else:
             chosen[name] = value
-    return method, chosen
+    return method or 'fn2en', chosen
 
 
 def stage(**overrides) -> ml_collections.ConfigDict:

@@ -50,10 +50,10 @@ def overview() -> list[str]:
     for name, dataset in DATASETS.items():
         ready = [
             mode
-            for mode in ('align', 'box', 'none')
-            if published.stored(dataset, _place(), published.face_step(dataset, mode, NO_FACE.value))
+            for mode in ('', 'align', 'box', 'none')
+            if published.stored(dataset, _place(), published.Faces(mode, NO_FACE.value))
         ]
-        state = f'prepared (faces: {", ".join(ready)})' if ready else 'not prepared'
+        state = f'prepared (faces: {", ".join(mode or "as needed" for mode in ready)})' if ready else 'not prepared'
         folder = f', {_found(name)} in {MANUAL_DIR.value}' if MANUAL_DIR.value else ''
         paragraphs.append(
             f'{name}: {dataset.title}\n  get it: {dataset.access}\n  put:    {dataset.layout}\n  {state}{folder}'
@@ -71,8 +71,8 @@ def prepare(name: str) -> None:
     from fn2en_jax.data import published
 
     dataset = published.find(name)
-    step = published.face_step(dataset, FACES.value, NO_FACE.value)
-    builder = published.prepare(dataset, _place(), step, progress=report.preparing())
+    faces = published.Faces(FACES.value, NO_FACE.value)
+    builder = published.prepare(dataset, _place(), faces, progress=report.preparing())
     print('\n'.join(published.report_lines(dataset, builder.info.metadata)))
     print(f'prepared in {builder.data_dir}')
 
@@ -86,8 +86,7 @@ def show(name: str) -> None:
     from fn2en_jax.data import contact_sheet, published, store
 
     dataset = published.find(name)
-    step = published.face_step(dataset, FACES.value, NO_FACE.value)
-    builder = published.prepare(dataset, _place(), step)
+    builder = published.prepare(dataset, _place(), published.Faces(FACES.value, NO_FACE.value))
     examples = store.load(builder, size=SIDE, channels=3, in_memory_bytes=0)
     folder = Path(OUTPUT.value)
     for label, class_name in enumerate(examples.class_names):

@@ -28,7 +28,7 @@ from fn2en_jax.errors import UserError
 from fn2en_jax.methods import METHODS
 from fn2en_jax.methods.base import NetState
 from fn2en_jax.plan import describe, parameter_table
-from fn2en_jax.stages import FACE_NET, Stage, Stages, augmentation, faces_cut, open_sets, stage_names
+from fn2en_jax.stages import FACE_NET, Stage, Stages, augmentation, open_sets, stage_names
 from fn2en_jax.weights import files
 from fn2en_jax.weights.canonical import ALL, COLOUR_ORDERS, CONVOLUTIONS_ONLY
 
@@ -354,7 +354,7 @@ class Run:
         """What a checkpoint must say for its net to be used without this run."""
         data = self._config.data
         preprocessing = {key: data[key] for key in ('stored_size', 'crop_size', 'channels', 'no_face')}
-        preprocessing['faces'] = faces_cut(self._config)
+        preprocessing['faces'] = self._data.faces
         names = list(stage.train.class_names)
         return {'class_names': names, 'preprocessing': preprocessing, 'last_step': stage.last_step}
 

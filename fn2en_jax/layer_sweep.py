@@ -34,6 +34,10 @@ def main() -> None:
 
     if not WORKDIR.value or CONFIG.value is None:
         raise UserError('--config=FILE and --workdir=FOLDER are needed; see --help')
+    if not LAYERS.value:
+        raise UserError('--sweep names no layer; see --help')
+    if CONFIG.value.fold == 'none':
+        raise UserError('config.fold is none, so nothing would be tested; a sweep compares test folds')
     if unknown := [layer for layer in LAYERS.value if layer not in KNOWN]:
         raise UserError(f'unknown layer {", ".join(unknown)}; choose from {", ".join(KNOWN)}')
     root = Path(WORKDIR.value)

@@ -17,11 +17,11 @@ from typing import Any
 
 from absl import flags
 
-from fn2en_jax import commands, literature, results, workdir
+from fn2en_jax import commands, literature, plots, results, workdir
 from fn2en_jax.errors import UserError
 
 FORMAT = flags.DEFINE_enum('format', 'text', ['text', 'markdown', 'csv', 'latex'], 'How the table is printed.')
-MERGE = flags.DEFINE_string('merge', '', 'Folder for the joined results.json and folds.json of the workdirs.')
+MERGE = flags.DEFINE_string('merge', '', 'Folder for the joined results of the workdirs.')
 
 COLUMNS = ('method', 'ours', 'class-averaged', 'published', 'difference', 'folds')
 Rows = list[tuple[str, ...]]
@@ -35,9 +35,13 @@ def main(folders: Sequence[str]) -> None:
     """
     if not folders:
         raise UserError('name the workdirs; see --help')
-    config, found = joined([Path(folder) for folder in folders])
+    paths = [Path(folder) for folder in folders]
+    config, found = joined(paths)
+    folds = joined_folds(paths)
+    if absent := missing(folds, found):
+        print(f'not judged yet: {", ".join(absent)}', file=sys.stderr)
     if MERGE.value:
-        merge(Path(MERGE.value), config, found)
+        merge(Path(MERGE.value), config, found, folds)
     title, rows = table(config, found)
     print(FORMATS[FORMAT.value](title, rows))
 
@@ -52,7 +56,7 @@ def joined(folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
     for folder, config in zip(folders[1:], configs[1:], strict=True):
         if keys := workdir.differing(configs[0], config):
             raise UserError(f'{folder} is of another experiment than {folders[0]}: {"; ".join(keys)}')
-    runs = [workdir.read_json(folder / 'results.json') for folder in folders]
+    runs = [_results(folder) for folder in folders]
     _check_folds(folders, runs)
     methods: dict[str, Any] = {}
     seconds: dict[str, float] = {}
@@ -66,16 +70,48 @@ def joined(folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
     return configs[0], {**runs[0], 'methods': methods, 'seconds': seconds}
 
 
-def merge(folder: Path, config: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Writes the joined `results.json`, its table and its config into a folder.
+def joined_folds(folders: Sequence[Path]) -> dict[str, Any]:
+    """The `folds.json` that all workdirs share.
+
+    Raises:
+        UserError: when they do not.
+    """
+    contents = [workdir.read_json(folder / 'folds.json') for folder in folders]
+    for folder, content in zip(folders[1:], contents[1:], strict=True):
+        if content != contents[0]:
+            raise UserError(f'{folder} has other folds than {folders[0]}; they cannot be joined')
+    return contents[0]
+
+
+def missing(folds: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """The folds that no method was judged on."""
+    judged = {name for method in found['methods'].values() for name in method['folds']}
+    return [fold['name'] for fold in folds['folds'] if fold['name'] not in judged]
+
+
+def merge(folder: Path, config: Mapping[str, Any], found: Mapping[str, Any], folds: Mapping[str, Any]) -> None:
+    """Writes the joined `results.json`, its table and plots, the folds and the config into a folder.
 
     Raises:
         UserError: when it cannot be written, or is the workdir of another experiment.
     """
     with workdir.only_run(folder), workdir.disk_errors(folder):
         workdir.claim(folder, {**config, 'fold': 'all'})
+        workdir.write_json(folder / 'folds.json', folds)
         workdir.write_json(folder / 'results.json', found)
         workdir.write_text(folder / 'results.txt', results.table(found['methods'], found['class_names']) + '\n')
+        for name, method in found['methods'].items():
+            matrix, path = method['confusion_matrix'], folder / f'confusion_{name}.png'
+            plots.confusion_matrix(matrix, found['class_names'], results.TITLES[name], path)
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    """`results.json` of a workdir; raises UserError where it is none of a run that was judged."""
+    path = folder / 'results.json'
+    found = workdir.read_json(path)
+    if not isinstance(found, dict) or not found.get('methods') or 'class_names' not in found:
+        raise UserError(f'{path} holds no results; was the run tested on anything (config.fold is not none)?')
+    return found
 
 
 def table(config: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, Rows]:

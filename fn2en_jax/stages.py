@@ -15,7 +15,6 @@ from absl import logging
 
 from fn2en_jax import engine, optim, parallel, report, rng, workdir
 from fn2en_jax.data.augmentation import Augmentation
-from fn2en_jax.data.datasets import DATASETS
 from fn2en_jax.data.examples import Examples, unlabelled
 from fn2en_jax.data.folds import Fold
 from fn2en_jax.data.protocols import Choice
@@ -406,13 +405,6 @@ def reading(config: ml_collections.ConfigDict) -> Reading:
         data.get('no_face', 'keep'),
         report.preparing(),
     )
-
-
-def faces_cut(config: ml_collections.ConfigDict) -> str:
-    """How the faces that the run's nets see are cut out: 'align', 'box' or 'none'."""
-    data = config.data
-    needed = DATASETS[data.source].faces if data.source in DATASETS else 'none'
-    return data.get('faces', '') or needed
 
 
 def augmentation(config: ml_collections.ConfigDict) -> Augmentation:

@@ -15,7 +15,7 @@ from fn2en_jax.data.sources import Data, Reading
 from fn2en_jax.errors import UserError
 from fn2en_jax.methods import METHODS
 from fn2en_jax.methods.base import NetState
-from fn2en_jax.stages import FACE_NET, Stages, faces_cut, reading
+from fn2en_jax.stages import FACE_NET, Stages, reading
 from fn2en_jax.types import PyTree
 
 
@@ -29,6 +29,7 @@ class Trained:
         class_names: K names; the order of its outputs.
         config: of its run.
         folder: where its checkpoints are.
+        faces: how the faces it was trained on were cut out of their images: 'align', 'box' or 'none'.
     """
 
     method: str
@@ -36,11 +37,12 @@ class Trained:
     class_names: tuple[str, ...]
     config: ml_collections.ConfigDict
     folder: Path
+    faces: str = 'none'
 
     @property
     def reading(self) -> Reading:
         """How images must be read for it, faces cut out as in its training."""
-        return dataclasses.replace(reading(self.config), faces=faces_cut(self.config))
+        return dataclasses.replace(reading(self.config), faces=self.faces)
 
     def logits(self, examples: Examples) -> np.ndarray:
         """Logits [N,K] for a set whose `class_names` are the net's own.
@@ -136,7 +138,8 @@ def _finished(method: str, fold: str, config: ml_collections.ConfigDict, place: 
         raise UserError(
             f'{place} is trained up to step {facts["step"]} of {facts["last_step"]}; finish it with launch.py first'
         )
-    return Trained(method, fold, tuple(facts['class_names']), config, place)
+    faces = facts['preprocessing'].get('faces', 'none')  # checkpoints older than the key are of images as they are
+    return Trained(method, fold, tuple(facts['class_names']), config, place, faces)
 
 
 def _facts(place: Path) -> dict[str, Any]:

@@ -71,7 +71,13 @@ def test_the_face_net_is_trained_once_for_all_layers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('flags', 'message'), [(('--sweep=pool6',), 'unknown layer pool6'), (('--workdir=',), '--workdir=FOLDER')]
+    ('flags', 'message'),
+    [
+        (('--sweep=pool6',), 'unknown layer pool6'),
+        (('--workdir=',), '--workdir=FOLDER'),
+        (('--sweep=',), '--sweep names no layer'),
+        (('--config.fold=none',), 'config.fold is none'),
+    ],
 )
 def test_bad_input_is_one_line(tmp_path, flags, message):
     done = sweep(tmp_path, *flags)

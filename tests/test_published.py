@@ -1,18 +1,22 @@
 """From a licensee's folder to the stored set: found against published, damage by name, archives, one clear refusal."""
 
+import multiprocessing
 import zipfile
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from fn2en_jax.data import published, sources, store
 from fn2en_jax.data.datasets import DATASETS
 from fn2en_jax.data.protocols import Choice
 from fn2en_jax.errors import UserError
 from tests.trees import ckplus as tree
+from tests.trees import rafdb as rafdb_tree
+from tests.trees import sfew as sfew_tree
 
 CKPLUS = DATASETS['ckplus']
-STEP = published.face_step(CKPLUS, 'none', 'keep')
+STEP = published.Faces('none')
 
 
 def place(tmp_path, folder='download') -> published.Place:
@@ -33,7 +37,7 @@ def test_a_set_is_stored_with_everything_that_is_known(tmp_path):
     assert len(set(examples.sequences)) == 14
     assert np.sum(examples.frames == 1) == 14
     assert len(set(examples.subjects)) == 2
-    assert not list((tmp_path / 'data' / 'unfinished').iterdir())
+    assert not list((tmp_path / 'data' / 'unfinished').glob('[!.]*'))
     # Stored once: the folder of the download is not needed any more.
     assert published.prepare(CKPLUS, published.Place('', str(tmp_path / 'data')), STEP).data_path == builder.data_path
 
@@ -43,9 +47,9 @@ def test_a_damaged_image_is_skipped_by_name(tmp_path):
     victim = sorted((tmp_path / 'download').rglob('*.png'))[0]
     victim.write_bytes(b'')
     report = published.prepare(CKPLUS, place(tmp_path), STEP).info.metadata
-    assert len(report['skipped']) == 1
-    assert victim.name in report['skipped'][0]
-    assert 'empty' in report['skipped'][0]
+    assert len(report['damaged']) == 1
+    assert victim.name in report['damaged'][0]
+    assert 'empty' in report['damaged'][0]
     text = '\n'.join(published.report_lines(CKPLUS, report))
     assert victim.name in text
     assert 'differs' in text
@@ -101,7 +105,7 @@ def test_an_absent_folder_says_where_to_get_the_set(tmp_path):
 
 def test_long_lists_are_cut(tmp_path):
     report = {'edition': 'x', 'expected': {}, 'stored': {'anger': 1}, 'missing': [f'm{k}' for k in range(25)]}
-    lines = published.report_lines(CKPLUS, {**report, 'skipped': [], 'no_face': []})
+    lines = published.report_lines(CKPLUS, {**report, 'skipped': [], 'damaged': [], 'no_face': []})
     assert sum(line.strip().startswith('m') and line.strip()[1:].isdigit() for line in lines) == published.MAX_LISTED
     assert '... and 5 more' in lines[-1]
 
@@ -119,3 +123,65 @@ def test_a_set_of_damaged_images_is_refused(tmp_path):
     with pytest.raises(UserError, match=r'no image can be used of 28; the first: S\d+/.*empty'):
         published.prepare(CKPLUS, place(tmp_path), STEP)
     assert not (tmp_path / 'data' / 'published_faces').exists()
+
+
+@pytest.mark.parametrize(
+    ('editions', 'asked', 'cut', 'how'),
+    [
+        (('aligned',), '', 'none', ''),
+        (('original',), '', 'align', 'points'),
+        (('original',), 'none', 'none', ''),
+    ],
+)
+def test_an_edition_is_cut_as_it_needs_unless_the_user_says_otherwise(tmp_path, editions, asked, cut, how):
+    rafdb_tree.write(tmp_path / 'download', per_class=1, editions=editions)
+    builder = published.prepare(DATASETS['rafdb'], place(tmp_path), published.Faces(asked))
+    assert builder.info.metadata['faces'] == cut
+    records = builder.as_data_source('examples', decoders={'image': tfds.decode.SkipDecoding()})
+    assert {record['face'].decode() for record in records} == {how}
+    data = sources.open_data(
+        sources.Wanted('rafdb'),
+        sources.Reading(str(tmp_path / 'data'), 32, 3, 1 << 30, {}, faces=asked),
+        need_identities=False,
+    )
+    assert data.faces == cut
+
+
+def test_what_is_no_part_of_a_set_is_told_and_not_warned_of(tmp_path, caplog):
+    sfew_tree.write(tmp_path / 'download')
+    builder = published.prepare(DATASETS['sfew'], place(tmp_path), published.Faces())
+    report = {**builder.info.metadata, 'missing': []}
+    assert report['skipped']
+    published.warn(DATASETS['sfew'], report)
+    assert not caplog.text
+    published.warn(DATASETS['sfew'], {**report, 'damaged': ['a.png: broken']})
+    assert 'a.png: broken' in caplog.text
+
+
+def _prepare(folder, queue):
+    builder = published.prepare(CKPLUS, published.Place(str(folder / 'download'), str(folder / 'data')), STEP)
+    queue.put(sum(builder.info.metadata['stored'].values()))
+
+
+def test_two_preparations_at_once_do_not_disturb_each_other(tmp_path):
+    tree.write(tmp_path / 'download', subjects=1)
+    context = multiprocessing.get_context('spawn')
+    queue = context.Queue()
+    processes = [context.Process(target=_prepare, args=(tmp_path, queue)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    assert [queue.get(timeout=120) for _ in processes] == [28, 28]
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+
+
+@pytest.mark.parametrize('source', ['synthetic', 'csv'])
+def test_keys_of_published_sets_are_refused_for_others(source, tmp_path):
+    reading = sources.Reading(str(tmp_path), 32, 1, 1 << 30, {})
+    for wanted, key in (
+        (sources.Wanted(source, 'e.csv', extra='fer2013'), 'extra'),
+        (sources.Wanted(source, 'e.csv', choice=Choice(classes=3)), 'classes'),
+    ):
+        with pytest.raises(UserError, match=f'config.data.{key} is for published sets'):
+            sources.open_data(wanted, reading, need_identities=False)

@@ -159,6 +159,7 @@ def test_an_option_that_does_not_exist_is_refused(argument, message, tmp_path):
         ('sfew.py:fn2en,faces=crop', 'faces=crop after the colon; use aligned or frames'),
         ('fer2013.py:fn2en,labels=x', 'labels=x after the colon; use fer2013 or ferplus'),
         ('jaffe.py:fn3en', 'unknown method fn3en'),
+        ('ckplus.py:fn2en,scratch', 'two methods after the colon, fn2en and scratch'),
     ],
 )
 def test_a_misspelt_option_is_one_line(argument, message, tmp_path):

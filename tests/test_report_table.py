@@ -10,6 +10,7 @@ import pytest
 from fn2en_jax import literature, metrics, report_table, results
 from fn2en_jax.errors import UserError
 
+FOLDS = {'folds': [{'name': f'fold{k}', 'test_files': [f'{k}.png']} for k in range(3)]}
 EIGHT = ['anger', 'contempt', 'disgust', 'fear', 'happiness', 'neutral', 'sadness', 'surprise']
 
 
@@ -32,6 +33,7 @@ def write(folder, folds, *, source='ckplus', learning_rate=0.1, fold='all', extr
         'seed': 0,
     }
     (folder / 'results.json').write_text(json.dumps(found))
+    (folder / 'folds.json').write_text(json.dumps(FOLDS))
     return folder
 
 
@@ -65,7 +67,11 @@ def test_a_fold_per_workdir_makes_the_same_table(whole, tmp_path):
         _, joined = report_table.joined(order)
         assert joined['methods'] == found['methods']
         assert joined['seconds'] == {'fold0/x': 1.0, 'fold1/x': 1.0}
-    report_table.merge(tmp_path / 'merged', config, joined)
+    folds = report_table.joined_folds(parts)
+    assert report_table.missing(folds, joined) == ['fold2']
+    report_table.merge(tmp_path / 'merged', config, joined, folds)
+    names = {path.name for path in (tmp_path / 'merged').iterdir()}
+    assert names >= {'folds.json', 'config.json', 'confusion_fn2en.png', 'confusion_finetune.png'}
     again = json.loads((tmp_path / 'merged' / 'results.json').read_text())
     assert again['methods'] == found['methods']
     assert 'FN2EN' in (tmp_path / 'merged' / 'results.txt').read_text()
@@ -80,6 +86,16 @@ def test_workdirs_of_two_experiments_are_not_joined(whole, tmp_path):
         report_table.joined([whole, same])
     with pytest.raises(UserError, match='does not exist'):
         report_table.joined([tmp_path / 'nowhere'])
+    (other / 'folds.json').write_text('{}')
+    with pytest.raises(UserError, match='other has other folds'):
+        report_table.joined_folds([whole, other])
+
+
+@pytest.mark.parametrize('content', ['[]', '{}', '{"methods": {}, "class_names": []}'])
+def test_a_workdir_without_results_is_refused(whole, content):
+    (whole / 'results.json').write_text(content)
+    with pytest.raises(UserError, match='holds no results'):
+        report_table.joined([whole])
 
 
 def test_a_set_that_nobody_published(tmp_path):

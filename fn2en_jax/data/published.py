@@ -1,8 +1,10 @@
 """Opens a published set: from the licensee's folder to the stored one, with a report of what was found."""
 
+import contextlib
 import dataclasses
+import fcntl
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,9 @@ from absl import logging
 
 from fn2en_jax.data import archives, preparation, store
 from fn2en_jax.data.alignment import FaceStep
-from fn2en_jax.data.builders.published_faces import PublishedFaces, published_config
+from fn2en_jax.data.builders.published_faces import PublishedConfig, PublishedFaces
 from fn2en_jax.data.datasets import DATASETS
-from fn2en_jax.data.records import Dataset, Found, Tree
+from fn2en_jax.data.records import Dataset, Tree
 from fn2en_jax.errors import UserError
 
 MAX_LISTED = 20  # names shown of a long list
@@ -41,53 +43,89 @@ def find(name: str) -> Dataset:
     return DATASETS[name]
 
 
-def face_step(dataset: Dataset, faces: str, no_face: str) -> FaceStep:
-    """How the faces of a set are cut out; `faces` is 'align', 'box', 'none', or '' for what the set needs."""
-    mode = faces or dataset.faces
-    return FaceStep(mode, no_face=no_face) if mode != 'none' else FaceStep('none')
+@dataclasses.dataclass(frozen=True)
+class Faces:
+    """How faces are to be cut out.
+
+    Attributes:
+        mode: 'align', 'box', 'none', or '' for what the edition of the set needs.
+        no_face: 'keep' the centre of an image without a face, or 'drop' it.
+    """
+
+    mode: str = ''
+    no_face: str = 'keep'
+
+    def step(self, needed: str) -> FaceStep:
+        """The step where `needed` is what the images need."""
+        mode = self.mode or needed
+        return FaceStep(mode, no_face=self.no_face) if mode != 'none' else FaceStep('none')
+
+    def words(self) -> list[str]:
+        """What tells sets with differently cut faces apart, as parts of a name."""
+        return (
+            [self.mode]
+            if self.mode == 'none'
+            else [self.mode or 'as_needed', str(FaceStep('align').size), self.no_face]
+        )
 
 
-def stored(dataset: Dataset, place: Place, step: FaceStep) -> bool:
+def stored(dataset: Dataset, place: Place, faces: Faces) -> bool:
     """Whether the set is stored with faces cut like that."""
-    return _builder(dataset, place, step).data_path.exists()
+    return _builder(dataset, place, faces).data_path.exists()
 
 
 def prepare(
-    dataset: Dataset, place: Place, step: FaceStep, *, processes: int = 0, progress: Progress | None = None
+    dataset: Dataset, place: Place, faces: Faces, *, processes: int = 0, progress: Progress | None = None
 ) -> tfds.core.DatasetBuilder:
     """The builder of the stored set, which is stored now if it is not yet.
 
     Args:
         dataset: which.
         place: from where to where.
-        step: how faces are cut out.
+        faces: how they are cut out.
         processes: see `preparation.prepare`.
         progress: told after each image.
 
     Raises:
         UserError: no folder is named or it is not this set; whatever `archives` and `store` refuse.
     """
-    if stored(dataset, place, step):
-        return _builder(dataset, place, step)
+    if stored(dataset, place, faces):
+        return _builder(dataset, place, faces)
     source = _folder(dataset, place)
-    unpacked = Path(place.data_dir).expanduser() / 'unpacked' / dataset.name
-    found = dataset.find(Tree(source, archives.unpack(source, unpacked, _unpacking(progress), dataset.wants)))
-    workshop = Path(place.data_dir).expanduser() / 'unfinished' / _builder(dataset, place, step).builder_config.name
-    cut = FaceStep(found.faces) if found.faces == 'none' else step  # an edition that comes cropped stays as it is
-    work = functools.partial(preparation.prepare, found.records, cut, workshop)
-    with store.disk_faults(workshop):
-        for done, _ in enumerate(work(processes), start=1):
-            if progress:
-                progress(f'preparing images of {dataset.name}', done, len(found.records))
-    ready = work(1)  # every chunk is there by now: other processes have nothing to do
-    builder = store.prepare(_make(dataset, step, found=found, prepared=ready), place.data_dir)
-    for folder in (workshop, unpacked):
-        preparation.clear(folder)
+    root = Path(place.data_dir).expanduser()
+    workshop = root / 'unfinished' / _name(dataset, faces)
+    with _alone(workshop):
+        if stored(dataset, place, faces):  # by another process, while this one waited
+            return _builder(dataset, place, faces)
+        unpacked = root / 'unpacked' / dataset.name
+        found = dataset.find(Tree(source, archives.unpack(source, unpacked, _unpacking(progress), dataset.wants)))
+        step = faces.step(found.faces or dataset.faces)
+        work = functools.partial(preparation.prepare, found.records, step, workshop)
+        with store.disk_faults(workshop):
+            for done, _ in enumerate(work(processes), start=1):
+                if progress:
+                    progress(f'preparing images of {dataset.name}', done, len(found.records))
+        ready = work(1)  # every chunk is there by now: other processes have nothing to do
+        make = _make(dataset, faces, found=found, mode=step.mode, prepared=ready)
+        builder = store.prepare(make, place.data_dir)
+        preparation.clear(workshop)
+        preparation.clear(unpacked)
     return builder
 
 
+@contextlib.contextmanager
+def _alone(workshop: Path) -> Iterator[None]:
+    """Lets one process at a time prepare a set: the first to finish clears what the others would be working on."""
+    with store.disk_faults(workshop.parent):
+        workshop.parent.mkdir(parents=True, exist_ok=True)
+        lock = (workshop.parent / f'.{workshop.name}.lock').open('w')
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def report_lines(dataset: Dataset, report: Mapping[str, Any]) -> list[str]:
-    """What a stored set holds, line by line: expected and found numbers, then what is missing, skipped, faceless."""
+    """What a stored set holds, line by line: expected and found numbers, then names."""
     expected, numbers = report['expected'], report['stored']
     width = max(len(key) for key in ('class', *numbers))
     lines = [f'{dataset.title}: {report["edition"]}, {sum(numbers.values())} images']
@@ -95,7 +133,8 @@ def report_lines(dataset: Dataset, report: Mapping[str, Any]) -> list[str]:
     for key, number in numbers.items():
         told = expected.get(key, 0) if expected else '-'
         lines.append(f'  {key:{width}}{told:>10}{number:>8}' + ('' if told in (number, '-') else '  differs'))
-    for title, key in (('missing', 'missing'), ('skipped', 'skipped'), ('no face found in', 'no_face')):
+    titles = {'missing': 'missing', 'damaged': 'damaged', 'skipped': 'passed over', 'no_face': 'no face found in'}
+    for key, title in titles.items():
         lines.extend(_listed(title, report[key]))
     return lines
 
@@ -103,7 +142,7 @@ def report_lines(dataset: Dataset, report: Mapping[str, Any]) -> list[str]:
 def warn(dataset: Dataset, report: Mapping[str, Any]) -> None:
     """One warning where a set is not as published."""
     differing = [key for key, number in report['stored'].items() if report['expected'].get(key, number) != number]
-    if differing or report['missing'] or report['skipped']:
+    if differing or report['missing'] or report['damaged']:
         logging.warning('%s is not complete:\n%s', dataset.title, '\n'.join(report_lines(dataset, report)))
 
 
@@ -130,9 +169,13 @@ def _folder(dataset: Dataset, place: Place) -> Path:
     return folder
 
 
-def _builder(dataset: Dataset, place: Place, step: FaceStep) -> tfds.core.DatasetBuilder:
-    return store.open_builder(_make(dataset, step), Path(place.data_dir).expanduser())
+def _name(dataset: Dataset, faces: Faces) -> str:
+    return '-'.join([dataset.name, *faces.words()])
 
 
-def _make(dataset: Dataset, step: FaceStep, **needed: Found | Any) -> Callable[..., tfds.core.DatasetBuilder]:
-    return functools.partial(PublishedFaces, config=published_config(dataset, step, **needed))
+def _builder(dataset: Dataset, place: Place, faces: Faces) -> tfds.core.DatasetBuilder:
+    return store.open_builder(_make(dataset, faces), Path(place.data_dir).expanduser())
+
+
+def _make(dataset: Dataset, faces: Faces, **needed: Any) -> Callable[..., tfds.core.DatasetBuilder]:
+    return functools.partial(PublishedFaces, config=PublishedConfig(name=_name(dataset, faces), **needed))

@@ -29,12 +29,14 @@ class Data:
     Attributes:
         expressions: labelled faces.
         identities: faces of persons, for the face net; None when the run needs none.
-        fingerprint: of both, '' for identities that were not opened; changes when any picture or word changes.
+        fingerprint: of both, '' for identities that were not opened; changes when any word or a user's picture does.
+        faces: how the faces of `expressions` were cut out: 'align', 'box' or 'none'.
     """
 
     expressions: Examples
     identities: Examples | None
     fingerprint: Mapping[str, str]
+    faces: str = 'none'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +60,19 @@ class Wanted:
     choice: protocols.Choice = dataclasses.field(default_factory=protocols.Choice)
     extra: str = ''
     extra_manual_dir: str = ''
+
+    def for_published(self) -> list[str]:
+        """The keys of the config that are set and mean something for published sets only."""
+        choice = self.choice
+        values = {
+            'manual_dir': self.manual_dir,
+            'classes': choice.classes,
+            'fold_rule': choice.rule,
+            'test_split': choice.test,
+            'extra': self.extra,
+            'extra_manual_dir': self.extra_manual_dir,
+        }
+        return [key for key, value in values.items() if value]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,13 +117,15 @@ def open_data(wanted: Wanted, reading: Reading, *, need_identities: bool) -> Dat
         raise UserError(f'config.data.source is {source!r}; use one of {", ".join((*OWN, *DATASETS))}')
     if source in ('csv', 'folder') and not wanted.expressions:
         raise UserError(f'config.data.source is {source!r}: name the {source} with --config.data.expressions=PATH')
+    if source in OWN and (of_published := wanted.for_published()):
+        raise UserError(f'config.data.{of_published[0]} is for published sets; config.data.source is {source!r}')
     labelled = _open_published(wanted, reading) if source in DATASETS else _open_expressions(wanted, reading)
     if not (need_identities and (identities or source == SYNTHETIC)):
-        return Data(labelled.examples, None, {'expressions': labelled.mark, 'identities': ''})
+        return Data(labelled.examples, None, {'expressions': labelled.mark, 'identities': ''}, labelled.faces)
     persons = _open_identities(identities or SYNTHETIC, reading)
     _warn_of_shared(persons, labelled)
     marks = {'expressions': labelled.mark, 'identities': persons.mark}
-    return Data(labelled.examples, persons.examples, marks)
+    return Data(labelled.examples, persons.examples, marks, labelled.faces)
 
 
 def open_csv(path: str, class_names: tuple[str, ...], reading: Reading) -> Examples:
@@ -123,34 +140,39 @@ def open_csv(path: str, class_names: tuple[str, ...], reading: Reading) -> Examp
 
 @dataclasses.dataclass(frozen=True)
 class _Opened:
-    """A set, its fingerprint, and what tells its files' bytes apart (nothing for rendered faces)."""
+    """A set, its fingerprint, what tells its files' bytes apart (nothing for rendered faces), how faces were cut."""
 
     examples: Examples
     mark: str
     digests: frozenset[str] = frozenset()
+    faces: str = 'none'
 
 
 def _open_published(wanted: Wanted, reading: Reading) -> _Opened:
     """The set as its protocol uses it, with the extra set behind it."""
+    if wanted.extra:
+        protocols.check_extra(wanted.source, wanted.extra)
     opened = _load_published(wanted.source, wanted.manual_dir, reading)
     examples = protocols.apply(wanted.source, opened.examples, wanted.choice)
     if not wanted.extra:
-        return _Opened(examples, opened.mark)
+        return dataclasses.replace(opened, examples=examples)
     extra = _load_published(wanted.extra, wanted.extra_manual_dir, reading)
-    return _Opened(protocols.join(examples, extra.examples, wanted.extra), f'{opened.mark}+{extra.mark}')
+    joined = protocols.join(examples, extra.examples, wanted.extra)
+    return dataclasses.replace(opened, examples=joined, mark=f'{opened.mark}+{extra.mark}')
 
 
 def _load_published(name: str, manual_dir: str, reading: Reading) -> _Opened:
     dataset = published.find(name)
-    step = published.face_step(dataset, reading.faces, reading.no_face)
     place = published.Place(manual_dir, reading.data_dir)
-    builder = published.prepare(dataset, place, step, progress=reading.progress)
-    published.warn(dataset, builder.info.metadata)
+    faces = published.Faces(reading.faces, reading.no_face)
+    builder = published.prepare(dataset, place, faces, progress=reading.progress)
+    report = builder.info.metadata
+    published.warn(dataset, report)
     opened = _read(builder, reading)
     # The name of a published set says nothing of the edition that was prepared.
     content = [opened.examples.files, opened.examples.class_names, opened.examples.labels.tolist()]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-    return dataclasses.replace(opened, mark=f'{opened.mark}/{digest}')
+    return dataclasses.replace(opened, mark=f'{opened.mark}/{digest}', faces=report['faces'])
 
 
 def _open_expressions(wanted: Wanted, reading: Reading) -> _Opened:
@@ -188,10 +210,11 @@ def _load_table(table: tables.Table, reading: Reading, class_names: tuple[str, .
     config = table_faces.table_config(table)
     digests = config.digests or ()
     tables.warn_of_copies(table, digests)
-    if reading.faces not in ('', 'none'):
+    faces = reading.faces or 'none'
+    if faces != 'none':
         config = _with_faces(config, table, reading)
     opened = _load(functools.partial(table_faces.TableFaces, config=config), reading, class_names)
-    return dataclasses.replace(opened, digests=frozenset(digests))
+    return dataclasses.replace(opened, digests=frozenset(digests), faces=faces)
 
 
 def _with_faces(config: table_faces.TableConfig, table: tables.Table, reading: Reading) -> table_faces.TableConfig:

@@ -7,10 +7,9 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from fn2en_jax.data import preparation
-from fn2en_jax.data.alignment import FaceStep
 from fn2en_jax.data.builders import schema
 from fn2en_jax.data.preparation import Prepared
-from fn2en_jax.data.records import Dataset, Found, Record
+from fn2en_jax.data.records import Found, Record
 from fn2en_jax.errors import UserError
 
 
@@ -18,11 +17,12 @@ from fn2en_jax.errors import UserError
 class PublishedConfig(tfds.core.BuilderConfig):
     """Names one set and how its faces are cut: `ckplus-align-256-keep`.
 
-    found and prepared are needed only where the set is not stored yet: what its folder holds, and per record what
-    `preparation.prepare` yields.
+    found, mode and prepared are needed only where the set is not stored yet: what its folder holds, how faces are cut,
+    and per record what `preparation.prepare` yields.
     """
 
     found: Found | None = dataclasses.field(default=None, repr=False)
+    mode: str = dataclasses.field(default='', repr=False)
     prepared: Iterable[tuple[Record, Prepared]] = dataclasses.field(default=(), repr=False)
 
 
@@ -60,7 +60,7 @@ class PublishedFaces(tfds.core.GeneratorBasedBuilder):
         if not stored:
             first = (faults or faceless)[:1]
             raise UserError(f'no image can be used of {len(faults) + len(faceless)}; the first: {"".join(first)}')
-        self.info.metadata.update(report(config.found, stored, faults, faceless))
+        self.info.metadata.update(report(config.found, config.mode, stored, faults, faceless))
 
     def _create_builder_config(self, builder_config: PublishedConfig, version: str | None) -> PublishedConfig:
         """Every config is made for its set; TFDS would warn that it is not among those of the class."""
@@ -68,24 +68,22 @@ class PublishedFaces(tfds.core.GeneratorBasedBuilder):
         return builder_config
 
 
-def published_config(dataset: Dataset, step: FaceStep, **needed: Any) -> PublishedConfig:
-    """The config of one set, with `found` and `prepared` where it is to be stored."""
-    return PublishedConfig(name='-'.join([dataset.name, *preparation.words(step)]), **needed)
-
-
-def report(found: Found, stored: list[Record], faults: list[str], faceless: list[str]) -> dict[str, Any]:
+def report(found: Found, mode: str, stored: list[Record], faults: list[str], faceless: list[str]) -> dict[str, Any]:
     """What a set held, ready for JSON.
 
     Returns:
-        edition; expected and stored (numbers by class, or by 'split/class'); missing and skipped (names, with their
-        reasons); no_face (names of images in which no face was found).
+        edition; faces (how they were cut: 'align', 'box' or 'none'); expected and stored (numbers by class, or by
+        'split/class'); missing, skipped and damaged (names, with their reasons); no_face (names of images in which no
+        face was found).
     """
     return {
         'edition': found.edition,
+        'faces': mode,
         'expected': dict(found.expected),
         'stored': count(stored, found.expected),
         'missing': list(found.missing),
-        'skipped': [*found.skipped, *faults],
+        'skipped': list(found.skipped),
+        'damaged': faults,
         'no_face': faceless,
     }
 
