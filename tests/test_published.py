@@ -1,5 +1,6 @@
 """From a licensee's folder to the stored set: found against published, damage by name, archives, one clear refusal."""
 
+import os
 import zipfile
 
 import numpy as np
@@ -10,6 +11,7 @@ from fn2en_jax.data.datasets import DATASETS
 from fn2en_jax.data.protocols import Choice
 from fn2en_jax.errors import UserError
 from tests.trees import ckplus as tree
+from tests.trees import sfew as sfew_tree
 
 CKPLUS = DATASETS['ckplus']
 STEP = published.face_step(CKPLUS, 'none', 'keep')
@@ -89,6 +91,27 @@ def test_another_folder_is_refused_in_one_line(name, tmp_path):
     assert '\n' not in str(caught.value)
     assert dataset.access in str(caught.value)
     assert not (tmp_path / 'data' / 'published_faces').exists()
+
+
+def test_names_that_are_no_utf_8_are_stored_spelled_out(tmp_path):
+    sfew = DATASETS['sfew']
+    sfew_tree.write(tmp_path / 'download')
+    folder = next((tmp_path / 'download').rglob('Train_Aligned_Faces/Angry'))
+    first, second = sorted(folder.glob('*.png'))
+    odd = b'Am\xe9lie_000000000_00000001.png'
+    os.rename(first, os.fsencode(folder) + b'/' + odd)
+    os.rename(second, folder / r'Am\udce9lie_000000000_00000001.png')  # as the other is spelled out
+    (folder / os.fsdecode(b'caf\xe9.png')).touch()
+    (folder / os.fsdecode(b'\xe9_1_2.png')).touch()
+    builder = published.prepare(sfew, place(tmp_path), published.face_step(sfew, '', 'keep'))
+    examples = store.load(builder, size=32, channels=1)
+    assert [file for file in examples.files if 'lie' in file] == [
+        r'Train/Angry/Am\\udce9lie_000000000_00000001.png',
+        r'Train/Angry/Am\udce9lie_000000000_00000001.png',
+    ]
+    text = '\n'.join(published.report_lines(sfew, builder.info.metadata))
+    assert r'Train/Angry/caf\udce9.png: not named' in text
+    assert r'Train/Angry/\udce9_1_2.png: the file is empty' in text
 
 
 def test_an_absent_folder_says_where_to_get_the_set(tmp_path):

@@ -135,6 +135,9 @@ class Tree:
 def walk(root: Path) -> Iterator[tuple[str, Path]]:
     """Every file below a folder as its path with '/' between the parts, and where it is; as `Tree`, in no order.
 
+    Bytes that are no UTF-8 are spelled out in the path ('caf\\udce9.png'), which can then be stored and printed;
+    backslashes are doubled, so that no two files have the same path.
+
     Raises:
         UserError: a folder cannot be read.
     """
@@ -144,7 +147,12 @@ def walk(root: Path) -> Iterator[tuple[str, Path]]:
         for name in files:
             path = Path(folder, name)
             if not junk(name) and (not path.is_symlink() or Path(os.path.realpath(path)).is_relative_to(real)):
-                yield path.relative_to(root).as_posix(), path
+                yield printable(path.relative_to(root).as_posix().replace('\\', r'\\')), path
+
+
+def printable(text: str) -> str:
+    """The text with what cannot be encoded spelled out: bytes of file names that are no UTF-8."""
+    return text.encode('utf-8', 'backslashreplace').decode()
 
 
 def junk(name: str) -> bool:

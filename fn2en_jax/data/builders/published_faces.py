@@ -10,7 +10,7 @@ from fn2en_jax.data import preparation
 from fn2en_jax.data.alignment import FaceStep
 from fn2en_jax.data.builders import schema
 from fn2en_jax.data.preparation import Prepared
-from fn2en_jax.data.records import Dataset, Found, Record
+from fn2en_jax.data.records import Dataset, Found, Record, printable
 from fn2en_jax.errors import UserError
 
 
@@ -84,8 +84,8 @@ def report(found: Found, stored: list[Record], faults: list[str], faceless: list
         'edition': found.edition,
         'expected': dict(found.expected),
         'stored': count(stored, found.expected),
-        'missing': list(found.missing),
-        'skipped': [*found.skipped, *faults],
+        'missing': [printable(text) for text in found.missing],
+        'skipped': [printable(text) for text in (*found.skipped, *faults)],
         'no_face': faceless,
     }
 
