@@ -1,6 +1,7 @@
 """From a licensee's folder to the stored set: found against published, damage by name, archives, one clear refusal."""
 
 import os
+import shutil
 import zipfile
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from fn2en_jax.data import published, sources, store
 from fn2en_jax.data.datasets import DATASETS
 from fn2en_jax.data.protocols import Choice
+from fn2en_jax.data.records import Tree
 from fn2en_jax.errors import UserError
 from tests.trees import ckplus as tree
 from tests.trees import sfew as sfew_tree
@@ -112,6 +114,28 @@ def test_names_that_are_no_utf_8_are_stored_spelled_out(tmp_path):
     text = '\n'.join(published.report_lines(sfew, builder.info.metadata))
     assert r'Train/Angry/caf\udce9.png: not named' in text
     assert r'Train/Angry/\udce9_1_2.png: the file is empty' in text
+
+
+def test_stored_sets_may_lie_in_the_folder_of_the_download(tmp_path):
+    tree.write(tmp_path / 'download', subjects=1)
+    shutil.move(shutil.make_archive(str(tmp_path / 'all'), 'zip', tmp_path / 'download'), tmp_path / 'download')
+    for root in ('cohn-kanade-images', 'Emotion', 'Landmarks'):
+        shutil.rmtree(tmp_path / 'download' / root)
+    inside = published.Place(str(tmp_path / 'download'), str(tmp_path / 'download' / 'data'))
+    report = published.prepare(CKPLUS, inside, STEP).info.metadata
+    assert report['skipped'] == []
+    assert sum(report['stored'].values()) == 28
+
+
+def test_a_tree_leaves_out_what_was_unpacked_into_it_and_nothing_else(tmp_path):
+    for name in ('root/a.png', 'root/own/one/b.png', 'root/own/two/c.png', 'root/own/.killed/d.png', 'beside/e.png'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    root = tmp_path / 'root'
+    assert list(Tree(root, [root / 'own/one']).files) == ['a.png', 'b.png']
+    assert list(Tree(root, [root / 'own/one', root / 'own/two']).files) == ['a.png', 'b.png', 'c.png']
+    assert list(Tree(root, [root / 'own']).files) == ['a.png', 'one/b.png', 'two/c.png']
+    assert list(Tree(root / 'own', [tmp_path / 'beside']).files) == ['e.png', 'one/b.png', 'two/c.png']
 
 
 def test_an_absent_folder_says_where_to_get_the_set(tmp_path):

@@ -71,7 +71,7 @@ def unpack(
         UserError: an archive is damaged or unsafe, or the disk cannot take it; or all there is are archives that
             only the user can open (RAR, 7-Zip, in parts, with a password).
     """
-    own = _place_below(into, folder)
+    own = records.place_below(into, folder)
     listed = sorted((name, path) for name, path in records.walk(folder) if not own or not name.startswith(own))
     closed = [path for name, path in listed if _is_closed(path) and wanted(name)]
     folders: dict[str, Path] = {}
@@ -95,12 +95,6 @@ def unpack(
 
 class _ClosedError(Exception):
     """The archive is sound as far as one can tell, and cannot be opened here."""
-
-
-def _place_below(into: Path, folder: Path) -> str:
-    """How the names of our own files begin when they lie inside the user's folder; '' when they do not."""
-    own, base = Path(os.path.realpath(into)), Path(os.path.realpath(folder))
-    return own.relative_to(base).as_posix() + '/' if own.is_relative_to(base) else ''
 
 
 def _is_closed(path: Path) -> bool:
