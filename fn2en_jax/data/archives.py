@@ -60,7 +60,8 @@ def unpack(
     Args:
         folder: where the user put the downloads.
         into: where the folders are made; created where needed, and one for each data set.
-        progress: called now and then with the name of an archive, the bytes of it read so far, and its size.
+        progress: called now and then with the name of an archive, the bytes of it read so far, and its size; never
+            twice with the same.
         wanted: whether an archive is extracted, by its path below `folder` with '/' between the parts; for one
             inside another the path goes on behind the name of the outer one.
 
@@ -178,6 +179,7 @@ class _Writer:
         self._room = max(0, min(room, ALWAYS_ALLOWED + MAX_RATIO * self._size))
         self._why = 'the disk has room for' if self._room == max(0, room) else 'an archive of its size may become'
         self._announced = self._written = self._members = 0
+        self._reported = -1  # position in the archive
         self._files: set[str] = set()
         self._folders: set[str] = {''}
 
@@ -259,8 +261,10 @@ class _Writer:
         return UserError(f'{self._title}: cannot be extracted into {self._root.parent} ({error.strerror})')
 
     def _report(self) -> None:
-        if self._progress:
-            self._progress(self._title, min(self._raw.tell(), self._size), self._size)
+        position = min(self._raw.tell(), self._size)
+        if self._progress and position != self._reported:  # many small members come out of one piece of the archive
+            self._reported = position
+            self._progress(self._title, position, self._size)
 
 
 def _same_name(path: str) -> str:
