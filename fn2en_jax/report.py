@@ -118,15 +118,19 @@ class Progress:
 
 
 def preparing() -> Callable[[str, int, int], None]:
-    """Shows how far some work is, when told its title, how much is done and of how much."""
+    """Shows how far some work is, when told its title, how much is done and of how much; its end is shown once."""
     bars: dict[str, Progress] = {}
+    finished: set[tuple[str, int]] = set()
 
     def show(title: str, done: int, total: int) -> None:
+        if done == total and (title, total) in finished:
+            return
         if title not in bars:
             bars[title] = Progress(title, 0, total, unit='')
         bars[title].update(done, {})
         if done == total:
             bars.pop(title).close()
+            finished.add((title, total))
 
     return show
 

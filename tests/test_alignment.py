@@ -117,7 +117,15 @@ def test_the_box_of_points_is_what_alignment_shows():
     assert cut(dotted(()), BOX, points=FRONTAL).box == pytest.approx(result.box)
 
 
-BAD_POINTS = [((60.0, 50.0),) * 5, (*FRONTAL[:4], (math.nan, 5.0)), ((math.inf, 1.0), *FRONTAL[1:])]
+BAD_POINTS = [
+    ((60.0, 50.0),) * 5,
+    (*FRONTAL[:4], (math.nan, 5.0)),
+    ((math.inf, 1.0), *FRONTAL[1:]),
+    ((1e200, 1.0), *FRONTAL[1:]),
+    ((-900.0, 50.0), *FRONTAL[1:]),  # eyes much farther apart than the picture is wide
+    tuple((x + 5000, y) for x, y in FRONTAL),
+    ((79.0, 50.0), (81.0, 50.0), (80.0, 900.0), (60.0, -900.0), (100.0, -900.0)),  # upside down: the fit is singular
+]
 
 
 @pytest.mark.parametrize('points', BAD_POINTS)
@@ -242,3 +250,29 @@ def test_other_steps_are_refused():
         FaceStep('align', 4)
     with pytest.raises(ValueError, match='five'):
         cut(dotted(()), ALIGN, points=FRONTAL[:2])
+
+
+ABSURD = (-1e308, -1e200, -1e9, -600.0, -1.0, 0.0, 1e-308, 0.5, 1.0, 2.01, 50.0, 99.0, 400.0, 1e9, 1e200, 1e308)
+ABSURD += (math.nan, math.inf, -math.inf)
+
+
+@pytest.mark.parametrize('mode', ['align', 'box'])
+@pytest.mark.filterwarnings('error')
+def test_absurd_points_and_boxes_never_raise(mode, detector):
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (80, 100, 3), np.uint8)
+    tame = [value for value in ABSURD if abs(value) < 1000]  # the others rarely come in fives that are not passed over
+    for _ in range(1500):
+        detector['answer'] = Detection((4, 2, 8, 8), ((5.0, 5.0), (9.0, 5.0))) if random.random() < 0.5 else None
+        points = random.choice(tame if random.random() < 0.7 else ABSURD, (5, 2)).tolist()
+        box = tuple(random.choice(tame if random.random() < 0.7 else ABSURD, 4).tolist())
+        for known in ({'points': points}, {'box': box}, {'points': points, 'box': box}):
+            result = cut(image, FaceStep(mode, 32), **known)
+            assert result.image.shape == (32, 32, 3)
+            assert np.isfinite((*(result.box or ()), *np.ravel(result.eyes or ()))).all()
+
+
+def test_given_boxes_of_any_size_are_searched():
+    image = np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)
+    for box in ((99.5, 79.5, 1, 1), (-399, -319, 400, 320), (0, 0, 1, 300), (-1e308, 0, 1e308, 50)):
+        assert cut(image, FaceStep('align', 32), box=box).image.shape == (32, 32, 3)

@@ -178,6 +178,21 @@ def test_progress_counts_the_bytes_of_the_archive(folder, unpack, monkeypatch):
     assert 20_000 <= done[-1] <= size
 
 
+@pytest.mark.parametrize('form', ['zip', 'tar.gz'])
+def test_progress_is_told_when_there_is_some(folder, unpack, form):
+    members = {f'{n}.png': b'x' * 10 for n in range(500)}
+    if form == 'zip':
+        zipped(folder / 'a.zip', members, zipfile.ZIP_STORED)
+    else:
+        tarred(folder / 'a.tar.gz', members, 'w:gz')
+    seen = []
+    unpack(progress=lambda *what: seen.append(what))
+    assert seen
+    assert len(seen) == len(set(seen))
+    if form == 'tar.gz':
+        assert len(seen) == 1  # the whole archive is one piece
+
+
 def test_links_to_archives_elsewhere_are_not_followed(folder, unpack, tmp_path):
     zipped(tmp_path / 'elsewhere' / 'a.zip', FACES)
     (folder / 'a.zip').symlink_to(tmp_path / 'elsewhere' / 'a.zip')

@@ -1,6 +1,7 @@
 """MMI: sessions with metadata, views, the rotated clips, and where a peak is."""
 
 import collections
+import os
 import shutil
 
 import numpy as np
@@ -196,7 +197,9 @@ def test_sessions_without_a_basic_emotion_are_passed_over(sessions, tmp_path):
         ('session.xml', None, 'session.xml is missing'),
         ('session.xml', '<session/>', "session.xml says ''"),
         ('session.xml', '<session><track view="5"/></session>', "session.xml says '5'"),
-        ('S001-001.avi', 'no clip', 'cannot be opened as a clip'),
+        ('S001-001.avi', 'no clip', 'it is no AVI file'),
+        ('S001-001.avi', '#EXTM3U\n#EXTINF:1,\n/etc/hosts\n', 'it is no AVI file'),
+        ('S001-001.avi', 'RIFF\x08\0\0\0AVI LIST', 'cannot be opened as a clip'),
     ],
 )
 def test_sessions_that_cannot_be_read_are_named(sessions, tmp_path, name, text, reason):
@@ -210,6 +213,15 @@ def test_sessions_that_cannot_be_read_are_named(sessions, tmp_path, name, text, 
     (entry,) = found.skipped
     assert entry.startswith(f'{mmi.OUTER}/Sessions/1713/S001-001.avi: ')
     assert reason in entry
+
+
+def test_a_clip_whose_name_is_no_utf_8_is_named(sessions, tmp_path):
+    folder = sessions()
+    mmi.write_session(tmp_path, 1, 'S002-001', 1)
+    for suffix in ('.avi', '.xml'):
+        (folder / f'S001-001{suffix}').rename(folder / os.fsdecode(b'S001-001\xe9' + suffix.encode()))
+    (entry,) = find(tmp_path).skipped
+    assert 'rename it' in entry
 
 
 def test_a_clip_of_three_frames_is_too_short(sessions, tmp_path):

@@ -1,6 +1,8 @@
 """From a licensee's folder to the stored set: found against published, damage by name, archives, one clear refusal."""
 
 import multiprocessing
+import os
+import shutil
 import zipfile
 
 import numpy as np
@@ -10,6 +12,7 @@ import tensorflow_datasets as tfds
 from fn2en_jax.data import published, sources, store
 from fn2en_jax.data.datasets import DATASETS
 from fn2en_jax.data.protocols import Choice
+from fn2en_jax.data.records import Tree
 from fn2en_jax.errors import UserError
 from tests.trees import ckplus as tree
 from tests.trees import rafdb as rafdb_tree
@@ -93,6 +96,49 @@ def test_another_folder_is_refused_in_one_line(name, tmp_path):
     assert '\n' not in str(caught.value)
     assert dataset.access in str(caught.value)
     assert not (tmp_path / 'data' / 'published_faces').exists()
+
+
+def test_names_that_are_no_utf_8_are_stored_spelled_out(tmp_path):
+    sfew = DATASETS['sfew']
+    sfew_tree.write(tmp_path / 'download')
+    folder = next((tmp_path / 'download').rglob('Train_Aligned_Faces/Angry'))
+    first, second = sorted(folder.glob('*.png'))
+    odd = b'Am\xe9lie_000000000_00000001.png'
+    os.rename(first, os.fsencode(folder) + b'/' + odd)
+    os.rename(second, folder / r'Am\udce9lie_000000000_00000001.png')  # as the other is spelled out
+    (folder / os.fsdecode(b'caf\xe9.png')).touch()
+    (folder / os.fsdecode(b'\xe9_1_2.png')).touch()
+    builder = published.prepare(sfew, place(tmp_path), published.face_step(sfew, '', 'keep'))
+    examples = store.load(builder, size=32, channels=1)
+    assert [file for file in examples.files if 'lie' in file] == [
+        r'Train/Angry/Am\\udce9lie_000000000_00000001.png',
+        r'Train/Angry/Am\udce9lie_000000000_00000001.png',
+    ]
+    text = '\n'.join(published.report_lines(sfew, builder.info.metadata))
+    assert r'Train/Angry/caf\udce9.png: not named' in text
+    assert r'Train/Angry/\udce9_1_2.png: the file is empty' in text
+
+
+def test_stored_sets_may_lie_in_the_folder_of_the_download(tmp_path):
+    tree.write(tmp_path / 'download', subjects=1)
+    shutil.move(shutil.make_archive(str(tmp_path / 'all'), 'zip', tmp_path / 'download'), tmp_path / 'download')
+    for root in ('cohn-kanade-images', 'Emotion', 'Landmarks'):
+        shutil.rmtree(tmp_path / 'download' / root)
+    inside = published.Place(str(tmp_path / 'download'), str(tmp_path / 'download' / 'data'))
+    report = published.prepare(CKPLUS, inside, STEP).info.metadata
+    assert report['skipped'] == []
+    assert sum(report['stored'].values()) == 28
+
+
+def test_a_tree_leaves_out_what_was_unpacked_into_it_and_nothing_else(tmp_path):
+    for name in ('root/a.png', 'root/own/one/b.png', 'root/own/two/c.png', 'root/own/.killed/d.png', 'beside/e.png'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    root = tmp_path / 'root'
+    assert list(Tree(root, [root / 'own/one']).files) == ['a.png', 'b.png']
+    assert list(Tree(root, [root / 'own/one', root / 'own/two']).files) == ['a.png', 'b.png', 'c.png']
+    assert list(Tree(root, [root / 'own']).files) == ['a.png', 'one/b.png', 'two/c.png']
+    assert list(Tree(root / 'own', [tmp_path / 'beside']).files) == ['e.png', 'one/b.png', 'two/c.png']
 
 
 def test_an_absent_folder_says_where_to_get_the_set(tmp_path):

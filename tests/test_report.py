@@ -105,6 +105,15 @@ def test_plain_progress_prints_the_steps_and_an_eta_but_not_every_time(monkeypat
     ]
 
 
+def test_the_end_of_prepared_work_is_shown_once(capsys):
+    show = report.preparing()
+    for done in (5, 9, 9, 9):
+        show('unpacking', done, 9)
+    show('unpacking', 4, 4)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[1] for line in lines] == ['5/9', '9/9', '4/4']
+
+
 def test_on_a_terminal_it_is_a_bar():
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

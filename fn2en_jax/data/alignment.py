@@ -29,6 +29,8 @@ Points = Sequence[tuple[float, float]]
 _NOSE_AND_MOUTH = ((0.50, 0.61), (0.345, 0.82), (0.655, 0.82))
 _TURNED_AWAY = 0.65  # eye distance over the distance from eyes to mouth; about 0.9 in frontal faces
 _CLOSEST = 2.0  # pixels between two eyes of which a face can be made
+_FARTHEST = 3.0  # longer sides of the picture by which points may lie outside of it
+_WIDEST = 4.0  # side of a face over the longer side of its picture; eyes at opposite edges make 2.6
 
 _AROUND = 0.4  # shares of a given box that are added on every side for the detector
 _LIKE_BOX = (0.4, 1.6)  # side of a detection over the longer side of the given box that it must belong to
@@ -79,8 +81,8 @@ def cut(image: np.ndarray, step: FaceStep, *, box: Box | None = None, points: Po
 
     What a data set or the user knows goes before what is detected: points before a box, a box before the whole picture.
     In mode 'align' a given box says where to look for the eyes. Where no plausible eyes are found, the face is cut by
-    its box. Points that cannot be a face (eyes that coincide, numbers that are not finite) and boxes without an area or
-    outside the picture are passed over.
+    its box. Points that cannot be a face (eyes that coincide, far outside the picture, numbers that are not finite) and
+    boxes that cannot (without an area, outside the picture, many times its size) are passed over.
 
     Args:
       image: uint8 [h, w, C], C 1 or 3 (RGB), any size.
@@ -99,7 +101,7 @@ def cut(image: np.ndarray, step: FaceStep, *, box: Box | None = None, points: Po
         raise ValueError(f'image must be uint8 [h, w, 1 or 3], got {image.dtype} {image.shape}')
     if step.mode == 'none':
         return Face(images.fit(image, step.size), 'as it is')
-    known = _sound_points(points)
+    known = _sound_points(points, image)
     box = _sound_box(box, image)
     if step.mode == 'box':
         return _by_box(image, step, box or _box_of(known) or _box_found(image))
@@ -170,17 +172,22 @@ def _within(image: np.ndarray, box: Box) -> Detection:
     return Detection(box, eyes if inside and alike else None)
 
 
-def _sound_points(points: Points | None) -> np.ndarray | None:
+def _sound_points(points: Points | None, image: np.ndarray) -> np.ndarray | None:
     """Five points [5, 2] in order, or None where no face can be made of them."""
     if points is None:
         return None
     array = np.array(points, float)
     if array.shape != (5, 2):
         raise ValueError(f'points must be five (x, y), got an array of shape {array.shape}')
-    if not np.isfinite(array).all() or math.dist(array[0], array[1]) < _CLOSEST:
+    longer = max(image.shape[:2])
+    # Comparisons that hold for no NaN; numbers within these bounds cannot overflow below.
+    near = (array >= -_FARTHEST * longer) & (array <= (1 + _FARTHEST) * longer)
+    if not near.all() or math.dist(array[0], array[1]) < _CLOSEST:
         return None
     eyes, mouth = (pair[np.argsort(pair[:, 0], kind='stable')] for pair in (array[:2], array[3:]))
-    return np.concatenate([eyes, array[2:3], mouth])
+    array = np.concatenate([eyes, array[2:3], mouth])
+    # A scale near zero is what points fit that have nothing in common with a face.
+    return array if warping.scale_of(_from_points(array, 1)) * _WIDEST * longer >= 1 else None
 
 
 def _sound_box(box: Box | None, image: np.ndarray) -> Box | None:
@@ -188,4 +195,5 @@ def _sound_box(box: Box | None, image: np.ndarray) -> Box | None:
         return None
     x, y, width, height = map(float, box)
     outside = x >= image.shape[1] or y >= image.shape[0] or x + width <= 0 or y + height <= 0
-    return None if outside or min(width, height) < 1 else (x, y, width, height)
+    sound = min(width, height) >= 1 and max(width, height) <= _WIDEST * max(image.shape[:2])
+    return (x, y, width, height) if sound and not outside else None

@@ -60,7 +60,8 @@ def unpack(
     Args:
         folder: where the user put the downloads.
         into: where the folders are made; created where needed, and one for each data set.
-        progress: called now and then with the name of an archive, the bytes of it read so far, and its size.
+        progress: called now and then with the name of an archive, the bytes of it read so far, and its size; never
+            twice with the same.
         wanted: whether an archive is extracted, by its path below `folder` with '/' between the parts; for one
             inside another the path goes on behind the name of the outer one.
 
@@ -71,7 +72,7 @@ def unpack(
         UserError: an archive is damaged or unsafe, or the disk cannot take it; or all there is are archives that
             only the user can open (RAR, 7-Zip, in parts, with a password).
     """
-    own = _place_below(into, folder)
+    own = records.place_below(into, folder)
     listed = sorted((name, path) for name, path in records.walk(folder) if not own or not name.startswith(own))
     closed = [path for name, path in listed if _is_closed(path) and wanted(name)]
     folders: dict[str, Path] = {}
@@ -97,12 +98,6 @@ class _ClosedError(Exception):
     """The archive is sound as far as one can tell, and cannot be opened here."""
 
 
-def _place_below(into: Path, folder: Path) -> str:
-    """How the names of our own files begin when they lie inside the user's folder; '' when they do not."""
-    own, base = Path(os.path.realpath(into)), Path(os.path.realpath(folder))
-    return own.relative_to(base).as_posix() + '/' if own.is_relative_to(base) else ''
-
-
 def _is_closed(path: Path) -> bool:
     parts = [path.with_suffix(suffix) for suffix in ('.z01', '.Z01')] if path.suffix.lower() == '.zip' else []
     return bool(_CLOSED.search(path.name)) or any(part.exists() for part in parts)
@@ -124,7 +119,7 @@ def _only_one(into: Path) -> Iterator[None]:
 def _extracted(path: Path, name: str, into: Path, progress: Progress | None, wanted: Callable[[str], bool]) -> Path:
     """The folder with an archive's members; `name` is its path below the user's folder."""
     found = path.stat()
-    mark = hashlib.sha256(f'{name} {found.st_size} {found.st_mtime_ns}'.encode(errors='surrogateescape')).hexdigest()
+    mark = hashlib.sha256(f'{name} {found.st_size} {found.st_mtime_ns}'.encode()).hexdigest()
     stem = re.sub(r'[^A-Za-z0-9._-]+', '_', _OPEN.sub('', path.name))[:60].lstrip('.')
     target = into / f'{stem}-{mark[:16]}'
     if target.is_dir():
@@ -184,6 +179,7 @@ class _Writer:
         self._room = max(0, min(room, ALWAYS_ALLOWED + MAX_RATIO * self._size))
         self._why = 'the disk has room for' if self._room == max(0, room) else 'an archive of its size may become'
         self._announced = self._written = self._members = 0
+        self._reported = -1  # position in the archive
         self._files: set[str] = set()
         self._folders: set[str] = {''}
 
@@ -265,8 +261,10 @@ class _Writer:
         return UserError(f'{self._title}: cannot be extracted into {self._root.parent} ({error.strerror})')
 
     def _report(self) -> None:
-        if self._progress:
-            self._progress(self._title, min(self._raw.tell(), self._size), self._size)
+        position = min(self._raw.tell(), self._size)
+        if self._progress and position != self._reported:  # many small members come out of one piece of the archive
+            self._reported = position
+            self._progress(self._title, position, self._size)
 
 
 def _same_name(path: str) -> str:

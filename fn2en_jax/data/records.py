@@ -117,8 +117,10 @@ class Tree:
     def __init__(self, root: Path, unpacked: Sequence[Path] = ()):
         """root: what the user named; unpacked: folders into which its archives were extracted."""
         self.root = root
-        listed = sorted(name_path for folder in (root, *unpacked) for name_path in walk(folder))
-        self.files: dict[str, Path] = dict(listed)
+        own = _places_of_own(root, unpacked)
+        listed = [(name, path) for name, path in walk(root) if not name.startswith(own)]
+        listed += [name_path for folder in unpacked for name_path in walk(folder)]
+        self.files: dict[str, Path] = dict(sorted(listed))
 
     def match(self, pattern: str) -> Iterator[tuple[re.Match[str], Path]]:
         """Files whose path below the root, with '/' between its parts, ends as `pattern` (case is ignored).
@@ -135,6 +137,9 @@ class Tree:
 def walk(root: Path) -> Iterator[tuple[str, Path]]:
     """Every file below a folder as its path with '/' between the parts, and where it is; as `Tree`, in no order.
 
+    Bytes that are no UTF-8 are spelled out in the path ('caf\\udce9.png'), which can then be stored and printed;
+    backslashes are doubled, so that no two files have the same path.
+
     Raises:
         UserError: a folder cannot be read.
     """
@@ -144,12 +149,34 @@ def walk(root: Path) -> Iterator[tuple[str, Path]]:
         for name in files:
             path = Path(folder, name)
             if not junk(name) and (not path.is_symlink() or Path(os.path.realpath(path)).is_relative_to(real)):
-                yield path.relative_to(root).as_posix(), path
+                yield _spelled(path.relative_to(root)), path
+
+
+def printable(text: str) -> str:
+    """The text with what cannot be encoded spelled out: bytes of file names that are no UTF-8."""
+    return text.encode('utf-8', 'backslashreplace').decode()
 
 
 def junk(name: str) -> bool:
     """Whether a file or folder of this name is passed over: hidden, or left behind by a file browser."""
     return name.startswith('.') or name.lower() in _JUNK
+
+
+def place_below(folder: Path, root: Path) -> str:
+    """How the paths of a folder's files begin when `walk` meets them below the root; '' when it does not."""
+    inner, base = Path(os.path.realpath(folder)), Path(os.path.realpath(root))
+    return _spelled(inner.relative_to(base)) + '/' if inner.is_relative_to(base) else ''
+
+
+def _places_of_own(root: Path, unpacked: Sequence[Path]) -> tuple[str, ...]:
+    """Where the unpacked folders lie below the root: in a folder of their own if there is one, or each by itself."""
+    common = {folder.parent for folder in unpacked}
+    alone = len(common) == 1 and not root.resolve().is_relative_to(next(iter(common)).resolve())
+    return tuple(place for folder in (common if alone else unpacked) if (place := place_below(folder, root)))
+
+
+def _spelled(path: Path) -> str:
+    return printable(path.as_posix().replace('\\', r'\\'))
 
 
 def _refuse(error: OSError) -> None:

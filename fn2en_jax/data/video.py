@@ -27,7 +27,7 @@ class VideoFrame:
 
     def read(self) -> np.ndarray:
         """Decodes it, uint8 [h,w,3] RGB; raises UserError for a clip that cannot be read so far."""
-        clip = cv2.VideoCapture(str(self.path))
+        clip = _opened(self.path)
         try:
             clip.set(cv2.CAP_PROP_POS_FRAMES, self.index)
             found, frame = clip.read()
@@ -41,9 +41,24 @@ class VideoFrame:
 
 
 def count_frames(path: Path) -> int:
-    """Number of frames of a clip as its header says; 0 where it cannot be opened."""
-    clip = cv2.VideoCapture(str(path))
+    """Number of frames of a clip as its header says, 0 where it says none; raises UserError where it is no clip."""
+    clip = _opened(path)
     try:
         return max(0, int(clip.get(cv2.CAP_PROP_FRAME_COUNT)))
     finally:
         clip.release()
+
+
+def _opened(path: Path) -> cv2.VideoCapture:
+    """Opens an AVI clip; OpenCV goes by content, and a playlist or a script would name files elsewhere."""
+    try:
+        with path.open('rb') as file:
+            head = file.read(12)
+        str(path).encode()
+    except OSError as error:
+        raise UserError(f'{path.name}: cannot be read ({error.strerror})') from error
+    except UnicodeEncodeError as error:
+        raise UserError(f'{path.name}: its path is no UTF-8; rename it') from error  # OpenCV would crash
+    if head[:4] != b'RIFF' or head[8:] != b'AVI ':
+        raise UserError(f'{path.name}: cannot be opened as a clip: it is no AVI file')
+    return cv2.VideoCapture(str(path))

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from fn2en_jax.data import preparation
 from fn2en_jax.data.builders import schema
 from fn2en_jax.data.preparation import Prepared
-from fn2en_jax.data.records import Found, Record
+from fn2en_jax.data.records import Found, Record, printable
 from fn2en_jax.errors import UserError
 
 
@@ -81,9 +81,9 @@ def report(found: Found, mode: str, stored: list[Record], faults: list[str], fac
         'faces': mode,
         'expected': dict(found.expected),
         'stored': count(stored, found.expected),
-        'missing': list(found.missing),
-        'skipped': list(found.skipped),
-        'damaged': faults,
+        'missing': [printable(text) for text in found.missing],
+        'skipped': [printable(text) for text in found.skipped],
+        'damaged': [printable(text) for text in faults],
         'no_face': faceless,
     }
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fn2en_jax.data.datasets.affectnet import LABELS, LEFT_OUT, TRAINING
+from fn2en_jax.data.datasets.copies import first_of_each
 from fn2en_jax.data.landmarks import five_of_68
 from fn2en_jax.data.records import Dataset, Found, Point, Record, Tree
 from fn2en_jax.data.tables import quoted
@@ -82,12 +83,12 @@ class _Key(NamedTuple):
 
 def _by_number(tree: Tree, pattern: str, skipped: list[str]) -> dict[_Key, Path]:
     """The files of a kind, in the order of their numbers; a split that is there twice is read once."""
-    found: dict[_Key, Path] = {}
-    for match, path in tree.match(pattern):
-        key = _Key(_SPLITS[match['set'].lower()], int(match['id']), match.groupdict().get('what', '').lower())
-        if found.setdefault(key, path) is not path:
-            skipped.append(f'{match.string}: {found[key]} is used instead')
-    return dict(sorted(found.items()))
+    found = first_of_each(tree.match(pattern), _key, skipped)
+    return {key: found[key][1] for key in sorted(found)}
+
+
+def _key(match: re.Match[str]) -> _Key:
+    return _Key(_SPLITS[match['set'].lower()], int(match['id']), match.groupdict().get('what', '').lower())
 
 
 def _name(path: Path) -> str:

@@ -175,7 +175,7 @@ def _from_folders(tree: Tree) -> Found:
     skipped = []
     for match, path in tree.match(_IMAGE):
         folder, class_folder, stem = match.groups()
-        file = f'{folder}/{class_folder}/{path.name}'
+        file = f'{folder}/{class_folder}/{match.string.rpartition("/")[2]}'
         name = _IMAGE_NAME.fullmatch(stem)
         if not name:
             skipped.append(f'{file}: not named like an image of FER2013')

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fn2en_jax.data import side_files
+from fn2en_jax.data.datasets.copies import notes
 from fn2en_jax.data.records import Dataset, Found, Record, Tree
 from fn2en_jax.data.side_files import Element
 from fn2en_jax.data.video import VideoFrame, count_frames
@@ -60,6 +61,7 @@ class Mmi(Dataset):
         peaks = _read_peaks(tree, skipped)
         records: list[Record] = []
         used: dict[str, _Medium] = {}
+        copies: list[tuple[str, str]] = []
         profiles = 0
         for medium in media:
             try:
@@ -70,10 +72,12 @@ class Mmi(Dataset):
                     continue
                 first = used.setdefault(medium.sequence if medium.is_clip else medium.name, medium)
                 if first is not medium:
-                    raise UserError(f'{first.listed} is used instead')
+                    copies.append((medium.listed, first.listed))
+                    continue
                 records += _records(medium, label, view, peaks.get(medium.sequence, ()), skipped)
             except UserError as error:
                 skipped.append(f'{medium.listed}: {error}')
+        skipped += notes(copies)
         if not records:
             because = f' that can be read ({skipped[0]})' if skipped else ''
             raise self.foreign(tree, f'clip with an Emotion of {min(_CODES)} to {max(_CODES)} in its XML file{because}')

@@ -121,7 +121,7 @@ def _from_folders(tree: Tree, pattern: str) -> tuple[list[Record], list[str]]:
     skipped = []
     for match, path in tree.match(pattern):
         split, folder, stem = match[1].capitalize(), match[2].capitalize(), match[3]
-        file = f'{split}/{folder}/{path.name}'
+        file = f'{split}/{folder}/{match.string.rpartition("/")[2]}'
         key = f'{split}/{folder}/{stem}'.lower()
         if not _STILL.fullmatch(stem):
             skipped.append(f'{file}: not named <film>_<time>_<frame>')
