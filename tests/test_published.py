@@ -108,7 +108,7 @@ def test_names_that_are_no_utf_8_are_stored_spelled_out(tmp_path):
     os.rename(second, folder / r'Am\udce9lie_000000000_00000001.png')  # as the other is spelled out
     (folder / os.fsdecode(b'caf\xe9.png')).touch()
     (folder / os.fsdecode(b'\xe9_1_2.png')).touch()
-    builder = published.prepare(sfew, place(tmp_path), published.face_step(sfew, '', 'keep'))
+    builder = published.prepare(sfew, place(tmp_path), published.Faces())
     examples = store.load(builder, size=32, channels=1)
     assert [file for file in examples.files if 'lie' in file] == [
         r'Train/Angry/Am\\udce9lie_000000000_00000001.png',
