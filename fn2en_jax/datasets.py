@@ -10,12 +10,16 @@ launch.py does it by itself when it is needed.
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
 
 from fn2en_jax import commands
 from fn2en_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from fn2en_jax.data.records import Dataset, Tree
 
 PREPARE = flags.DEFINE_string('prepare', '', 'The set to prepare.')
 SHOW = flags.DEFINE_string('show', '', 'A prepared set of which to write contact sheets, one PNG per class.')
@@ -33,6 +37,7 @@ SIDE = 96  # of an image on a sheet, pixels
 
 def main() -> None:
     """Does what the flags ask for."""
+    _check_places()
     if PREPARE.value:
         prepare(PREPARE.value)
     if SHOW.value:
@@ -45,7 +50,9 @@ def overview() -> list[str]:
     """A paragraph per set: what it is, where to get it, what to put where, whether it is prepared."""
     from fn2en_jax.data import published
     from fn2en_jax.data.datasets import DATASETS
+    from fn2en_jax.data.records import Tree
 
+    tree = Tree(Path(MANUAL_DIR.value).expanduser()) if MANUAL_DIR.value else None
     paragraphs = []
     for name, dataset in DATASETS.items():
         ready = [
@@ -54,7 +61,7 @@ def overview() -> list[str]:
             if published.stored(dataset, _place(), published.Faces(mode, NO_FACE.value))
         ]
         state = f'prepared (faces: {", ".join(mode or "as needed" for mode in ready)})' if ready else 'not prepared'
-        folder = f', {_found(name)} in {MANUAL_DIR.value}' if MANUAL_DIR.value else ''
+        folder = f', {_found(dataset, tree)} in {MANUAL_DIR.value}' if tree else ''
         paragraphs.append(
             f'{name}: {dataset.title}\n  get it: {dataset.access}\n  put:    {dataset.layout}\n  {state}{folder}'
         )
@@ -109,16 +116,28 @@ def _place():
     return Place(MANUAL_DIR.value, DATA_DIR.value or str(workdir.cache('data')))
 
 
-def _found(name: str) -> str:
-    """'found' or 'not found', for the folder of the user; archives in it are not opened."""
-    from fn2en_jax.data import published
-    from fn2en_jax.data.records import Tree
+def _check_places() -> None:
+    """Refuses folders that cannot be meant.
+
+    Raises:
+        UserError: the folder of the download is not there, or that for prepared sets is a file.
+    """
+    if MANUAL_DIR.value and not Path(MANUAL_DIR.value).expanduser().is_dir():
+        raise UserError(f'--manual_dir: {MANUAL_DIR.value}: no such folder')
+    data_dir = Path(DATA_DIR.value).expanduser()
+    if data_dir.exists() and not data_dir.is_dir():
+        raise UserError(f'--data_dir: {DATA_DIR.value}: is a file, not a folder')
+
+
+def _found(dataset: 'Dataset', tree: 'Tree') -> str:
+    """What of a set is in the folder of the user; archives in it are not opened."""
+    from fn2en_jax.data import archives
 
     try:
-        records = published.find(name).find(Tree(Path(MANUAL_DIR.value).expanduser())).records
+        return f'found ({len(dataset.find(tree).records)} images)'
     except UserError:
-        return 'not found'
-    return f'found ({len(records)} images)'
+        closed = any(archives.is_archive(name) and dataset.wants(name) for name in tree.files)
+        return 'archives there, not opened yet,' if closed else 'not found'
 
 
 if __name__ == '__main__':

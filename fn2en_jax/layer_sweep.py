@@ -82,8 +82,15 @@ def _share(first: Path, folder: Path) -> None:
         if not place.exists():
             temporary = place.with_name(place.name + '.tmp')
             shutil.rmtree(temporary, ignore_errors=True)
-            shutil.copytree(stage, temporary, copy_function=os.link)
+            shutil.copytree(stage, temporary, copy_function=_link)
             temporary.rename(place)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # some file systems have no hard links
+        shutil.copyfile(source, target)
 
 
 def _figures(found: Mapping[str, Any]) -> np.ndarray:

@@ -120,8 +120,8 @@ def test_folders_with_copies_strange_names_and_an_empty_class(tmp_path):
     assert len(found.records) == 20
     assert found.missing == ('train/disgust: no image',)
     assert found.skipped == (
-        'Train/Angry/Training_0.JPG: there twice, in different folders',
         'Train/Angry/selfie.jpg: not named like an image of FER2013',
+        f'b/Train/Angry/Training_0.JPG: a/train/{fer2013.FOLDERS["anger"]}/Training_0.JPG is used instead',
     )
 
 

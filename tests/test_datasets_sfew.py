@@ -128,11 +128,12 @@ def test_copies_and_strange_names_are_reported(tmp_path):
     folder.mkdir(parents=True)
     (folder / f'{sfew.name(0)}.jpg').touch()
     (folder / 'portrait.png').touch()
+    place = f'Train_Aligned_Faces/Angry/{sfew.name(0)}'
     found = SFEW.find(Tree(tmp_path))
     assert len(found.records) == 14
     assert found.skipped == (
-        f'Train/Angry/{sfew.name(0)}.jpg: the same still as Train/Angry/{sfew.name(0)}.png',
         'Train/Angry/portrait.png: not named <film>_<time>_<frame>',
+        f'b/{place}.jpg: a/Train/{place}.png is used instead',
     )
 
 

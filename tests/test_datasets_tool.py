@@ -30,6 +30,16 @@ def test_it_lists_every_set_and_what_is_there(tmp_path):
         assert ('found (28 images)' if dataset.name == 'ckplus' else 'not found') in paragraph
 
 
+def test_archives_are_told_from_nothing(tmp_path):
+    (tmp_path / 'download').mkdir()
+    (tmp_path / 'download' / 'Automatically_annotated.zip').touch()
+    done = tool(f'--data_dir={tmp_path / "data"}', f'--manual_dir={tmp_path / "download"}')
+    assert done.returncode == 0, done.stderr
+    last = {text.split(':')[0]: text.split('\n')[-1] for text in done.stdout.strip().split('\n\n')}
+    assert f'archives there, not opened yet, in {tmp_path}' in last['ckplus']
+    assert 'not found' in last['affectnet']  # which does not want this one
+
+
 def test_it_prepares_and_shows(tmp_path):
     tree.write(tmp_path / 'download', subjects=1)
     places = (f'--data_dir={tmp_path / "data"}', '--faces=none')
@@ -52,11 +62,15 @@ def test_it_prepares_and_shows(tmp_path):
         (('--prepare=ck',), "unknown data set 'ck'; there are ckplus, "),
         (('--prepare=ckplus',), 'is not prepared in'),
         (('--prepare=ckplus', '--manual_dir=/nowhere'), '/nowhere: no such folder'),
+        (('--manual_dir=/nowhere',), '/nowhere: no such folder'),
+        ((f'--data_dir={__file__}',), f'{__file__}: is a file, not a folder'),
         (('--faces=sideways',), '--faces'),
     ],
 )
 def test_bad_input_is_one_line(flags, message, tmp_path):
-    done = tool(*flags, f'--data_dir={tmp_path}')
+    done = tool(f'--data_dir={tmp_path}', *flags)
     assert done.returncode == 2
     assert message in done.stderr
+    assert done.stderr.startswith('error: ')
+    assert done.stderr.count('\n') == 1
     assert 'Traceback' not in done.stderr

@@ -52,6 +52,17 @@ def test_finished_shared_stages_are_linked_into_the_workdirs_of_other_layers(tmp
     assert (other / 'face_net/7/array').stat().st_ino == (first / 'face_net/7/array').stat().st_ino
 
 
+def test_shared_stages_are_copied_where_links_are_impossible(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise PermissionError(1, 'Operation not permitted')
+
+    monkeypatch.setattr(layer_sweep.os, 'link', refuse)
+    (tmp_path / 'pool1/face_net/7').mkdir(parents=True)
+    (tmp_path / 'pool1/face_net/7/array').write_bytes(b'net')
+    layer_sweep._share(tmp_path / 'pool1', tmp_path / 'pool2')
+    assert (tmp_path / 'pool2/face_net/7/array').read_bytes() == b'net'
+
+
 def sweep(folder, *flags):
     command = [sys.executable, '-m', 'fn2en_jax.layer_sweep', '--config=tests/tiny_config.py', f'--workdir={folder}']
     return subprocess.run([*command, *flags], cwd=ROOT, capture_output=True, text=True, timeout=300)

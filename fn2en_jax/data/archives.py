@@ -86,12 +86,17 @@ def unpack(
     if not any(_is_data(name) for name, _ in listed):
         inside = [(f'{outer}/{name}', path) for outer in folders for name, path in records.walk(folders[outer])]
         if not any(_is_data(name) for name, _ in inside):
-            closed += [path for name, path in inside if _is_archive(name) and wanted(name)]
+            closed += [path for name, path in inside if is_archive(name) and wanted(name)]
             if closed:
                 raise UserError(_how_to_open(closed, folder))
     if closed:
         logging.warning('passed over, since other files are there: %s', _how_to_open(closed, folder))
     return list(folders.values())
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file of this name is an archive, or a part of one, whoever can open it."""
+    return bool(_OPEN.search(name) or _CLOSED.search(name))
 
 
 class _ClosedError(Exception):
@@ -350,12 +355,8 @@ class _Allowance:
         return self._stream.tell()
 
 
-def _is_archive(name: str) -> bool:
-    return bool(_OPEN.search(name) or _CLOSED.search(name))
-
-
 def _is_data(name: str) -> bool:
-    return not _is_archive(name) and os.path.splitext(name)[1].lower() not in _PAPERS
+    return not is_archive(name) and os.path.splitext(name)[1].lower() not in _PAPERS
 
 
 def _how_to_open(closed: Sequence[Path], folder: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fn2en_jax.data.datasets.copies import notes
 from fn2en_jax.data.records import Dataset, Found, Record, Tree
 from fn2en_jax.errors import UserError
 
@@ -172,7 +173,8 @@ def _from_table(path: Path) -> Found:
 
 def _from_folders(tree: Tree) -> Found:
     records: dict[str, Record] = {}
-    skipped = []
+    used: dict[str, str] = {}
+    copies, skipped = [], []
     for match, path in tree.match(_IMAGE):
         folder, class_folder, stem = match.groups()
         file = f'{folder}/{class_folder}/{match.string.rpartition("/")[2]}'
@@ -180,11 +182,12 @@ def _from_folders(tree: Tree) -> Found:
         if not name:
             skipped.append(f'{file}: not named like an image of FER2013')
         elif file.lower() in records:
-            skipped.append(f'{file}: there twice, in different folders')
+            copies.append((match.string, used[file.lower()]))
         else:
             split = _SPLIT_FOLDERS[(name[1] or folder).lower()]
+            used[file.lower()] = match.string
             records[file.lower()] = Record(path, file, _CLASS_FOLDERS[class_folder.lower()], split=split)
-    return _folders(tuple(records.values()), skipped)
+    return _folders(tuple(records.values()), skipped + notes(copies))
 
 
 def _folders(records: tuple[Record, ...], skipped: Sequence[str]) -> Found:

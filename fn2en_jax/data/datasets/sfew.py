@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from fn2en_jax.data.datasets.copies import notes
 from fn2en_jax.data.records import Dataset, Found, Record, Tree
 from fn2en_jax.errors import UserError
 
@@ -118,7 +119,8 @@ SFEW_FRAMES = FilmStills(
 def _from_folders(tree: Tree, pattern: str) -> tuple[list[Record], list[str]]:
     """A base name may occur in two classes, so the class is part of the key."""
     records: dict[str, Record] = {}
-    skipped = []
+    used: dict[str, str] = {}
+    copies, skipped = [], []
     for match, path in tree.match(pattern):
         split, folder, stem = match[1].capitalize(), match[2].capitalize(), match[3]
         file = f'{split}/{folder}/{match.string.rpartition("/")[2]}'
@@ -126,10 +128,11 @@ def _from_folders(tree: Tree, pattern: str) -> tuple[list[Record], list[str]]:
         if not _STILL.fullmatch(stem):
             skipped.append(f'{file}: not named <film>_<time>_<frame>')
         elif key in records:
-            skipped.append(f'{file}: the same still as {records[key].file}')
+            copies.append((match.string, used[key]))
         else:
+            used[key] = match.string
             records[key] = Record(path, file, CLASS_FOLDERS[folder], split=SPLIT_FOLDERS[split])
-    return list(records.values()), skipped
+    return list(records.values()), skipped + notes(copies)
 
 
 def _from_list(tree: Tree) -> tuple[list[Record], list[str]]:
