@@ -390,9 +390,10 @@ class Run:
     def _curve_point(self, stage: Stage, test: Examples, state: Any, frozen: Any) -> dict[str, float]:
         outputs = self._evaluate(stage, test, state, frozen)
         point = {'test_loss': float(outputs['loss'].mean(dtype=np.float64))}
-        if 'target_power' in outputs:
-            # The share of the target's variation that the student explains, 1 for a perfect imitation.
-            point['test_explained'] = 1 - point['test_loss'] / float(outputs['target_power'].mean(dtype=np.float64))
+        if 'target_power' in outputs and (power := float(outputs['target_power'].mean(dtype=np.float64))):
+            # The share of the target's variation that the student explains, 1 for a perfect imitation. A teacher
+            # whose every unit is dead has no variation.
+            point['test_explained'] = 1 - point['test_loss'] / power
         if 'logits' in outputs:
             point['test_accuracy'] = float((outputs['logits'].argmax(1) == test.labels).mean())
         return point

@@ -1,5 +1,10 @@
 """What makes a workdir refuse a run, beside its config."""
 
+from unittest import mock
+
+import numpy as np
+import pytest
+
 from configs import base
 from fn2en_jax import experiment
 from fn2en_jax.data.sources import Data
@@ -21,3 +26,10 @@ def test_the_bytes_of_the_weights_are_part_of_a_run(tmp_path):
     path.write_bytes(b'2')
     assert mark('fn2en') != first
     assert mark('scratch')['face_net_weights'] == ''  # which reads no weights
+
+
+@pytest.mark.parametrize(('power', 'explained'), [(4.0, {'test_explained': 0.75}), (0.0, {})])
+def test_what_a_student_explains_of_a_dead_teacher_is_not_asked(power, explained):
+    run = mock.Mock()
+    run._evaluate.return_value = {'loss': np.ones(3), 'target_power': np.full(3, power)}
+    assert experiment.Run._curve_point(run, None, None, None, None) == {'test_loss': 1.0, **explained}
