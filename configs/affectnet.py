@@ -15,13 +15,10 @@ from configs import base
 
 def get_config(argument: str = 'fn2en') -> ml_collections.ConfigDict:
     """The paper's rates with shorter stages: an epoch here has three hundred times the images of CK+."""
-    method, options = base.options(argument, classes='8', edition='csv')
-    sources = {'csv': 'affectnet', 'npy': 'affectnet_npy'}
-    if options['edition'] not in sources:
-        raise ValueError(f'edition={options["edition"]} after the colon; use csv or npy')
+    method, options = base.options(argument, classes=(8, 7), edition=('csv', 'npy'))
     config = base.get_config(method)
-    config.data.source = sources[options['edition']]
-    config.data.classes = int(options['classes'])
+    config.data.source = 'affectnet' if options['edition'] == 'csv' else 'affectnet_npy'
+    config.data.classes = options['classes']
     config.loss.class_weights = 'balanced'  # contempt has a thirty-fifth of the images of happiness
     config.finetune.update(epochs=6.0, drop_epochs=(4,))
     config.stage1.update(epochs=12.0, drop_epochs=(8,))

@@ -14,22 +14,22 @@ def methods(argument: str) -> tuple[str, ...]:
     return METHODS if argument == 'all' else (argument,)
 
 
-def options(argument: str, **known: str) -> tuple[str, dict[str, str]]:
+def options(argument: str, **known: tuple) -> tuple[str, dict]:
     """Divides 'fn2en,classes=6' into the method and the options of a dataset's file.
 
     Args:
         argument: the text after the colon.
-        **known: every option of the file with its default.
+        **known: the values of every option of the file, its default first.
 
     Returns:
-        The method ('fn2en' if none is named), and all options.
+        The method ('fn2en' if none is named), and the value of every option.
 
     Raises:
-        ValueError: for an option that the file does not know, or a second method.
+        ValueError: for an option or a value that the file does not know, or a second method.
     """
-    method, chosen = '', dict(known)
+    method, chosen = '', {name: values[0] for name, values in known.items()}
     for part in filter(None, argument.split(',')):
-        name, equals, value = part.partition('=')
+        name, equals, text = part.partition('=')
         if not equals:
             if method:
                 raise ValueError(f'two methods after the colon, {method} and {name}; use all, or config.methods')
@@ -37,7 +37,10 @@ def options(argument: str, **known: str) -> tuple[str, dict[str, str]]:
         elif name not in known:
             raise ValueError(f'unknown option {name!r} after the colon; there are {", ".join(known) or "none"}')
         else:
-            chosen[name] = value
+            values = {str(value): value for value in known[name]}
+            if text not in values:
+                raise ValueError(f'{part} after the colon; use {" or ".join(filter(None, values))}')
+            chosen[name] = values[text]
     return method or 'fn2en', chosen
 
 

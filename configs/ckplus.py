@@ -19,9 +19,9 @@ from configs import base
 
 def get_config(argument: str = 'fn2en') -> ml_collections.ConfigDict:
     """The paper's settings on CK+."""
-    method, options = base.options(argument, classes='8')
+    method, options = base.options(argument, classes=(8, 7, 6))
     config = base.get_config(method)
     config.data.source = 'ckplus'
-    config.data.classes = int(options['classes'])
+    config.data.classes = options['classes']
     config.data.num_folds = 10
     return config

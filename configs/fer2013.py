@@ -15,9 +15,7 @@ from configs import base
 
 def get_config(argument: str = 'fn2en') -> ml_collections.ConfigDict:
     """48 x 48 grey images, treated as those of TFD."""
-    method, options = base.options(argument, labels='fer2013')
-    if options['labels'] not in ('fer2013', 'ferplus'):
-        raise ValueError(f'labels={options["labels"]} after the colon; use fer2013 or ferplus')
+    method, options = base.options(argument, labels=('fer2013', 'ferplus'))
     config = base.get_config(method)
     config.data.source = options['labels']
     # 48 x 48 pixels: three convolutions, whose 5 x 5 map the transposed convolution enlarges to the 7 x 7 of the face

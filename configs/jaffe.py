@@ -14,10 +14,10 @@ from configs import base
 
 def get_config(argument: str = 'fn2en') -> ml_collections.ConfigDict:
     """The paper's hyper-parameters on JAFFE; ten folds of ten persons leave one out."""
-    method, options = base.options(argument, classes='7')
+    method, options = base.options(argument, classes=(7, 6))
     config = base.get_config(method)
     config.data.source = 'jaffe'
     config.data.channels = 1
-    config.data.classes = int(options['classes'])
+    config.data.classes = options['classes']
     config.data.num_folds = 10
     return config

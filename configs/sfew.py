@@ -3,8 +3,8 @@
 Command:  python launch.py --config=configs/sfew.py --workdir=runs/sfew \
               --config.data.manual_dir=PATH --config.face_net.weights=vgg_face.safetensors
 Argument: the method (fn2en, finetune, scratch, all); faces=aligned (the distributor's, the default) or frames (whole
-          frames, in which faces are detected and aligned); extra=fer2013 adds FER2013 to the training part, with
-          --config.data.extra_manual_dir=PATH.  --config=configs/sfew.py:fn2en,extra=fer2013
+          frames, in which faces are detected and aligned); extra=fer2013 (or ferplus) adds FER2013 to the training
+          part, with --config.data.extra_manual_dir=PATH.  --config=configs/sfew.py:fn2en,extra=fer2013
 Expected: the paper has FN2EN 48.19, fine-tune 41.23, scratch 39.55; with FER2013, FN2EN 55.15
 Time:     not measured on a GPU yet; --mode=plan prints the floating-point operations of every stage.
 """
@@ -16,11 +16,8 @@ from configs import base
 
 def get_config(argument: str = 'fn2en') -> ml_collections.ConfigDict:
     """The paper's settings on SFEW."""
-    method, options = base.options(argument, faces='aligned', extra='')
-    sources = {'aligned': 'sfew', 'frames': 'sfew_frames'}
-    if options['faces'] not in sources:
-        raise ValueError(f'faces={options["faces"]} after the colon; use aligned or frames')
+    method, options = base.options(argument, faces=('aligned', 'frames'), extra=('', 'fer2013', 'ferplus'))
     config = base.get_config(method)
-    config.data.source = sources[options['faces']]
+    config.data.source = 'sfew' if options['faces'] == 'aligned' else 'sfew_frames'
     config.data.extra = options['extra']
     return config

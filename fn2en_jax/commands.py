@@ -40,6 +40,12 @@ def run(main: Callable[[], None], argv: Sequence[str], usage: str) -> int:
     return OK
 
 
+def divide(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What is named on a command line (files and folders), and the command line without it, as `run` takes it."""
+    named = [arg for arg in argv[1:] if not arg.startswith('-')]
+    return named, [argv[0], *(arg for arg in argv[1:] if arg.startswith('-'))]
+
+
 class Stopped(Exception):
     """A signal ended the work in good order."""
 

@@ -72,9 +72,8 @@ def _spread(values: np.ndarray) -> str:
     return f'{values.mean():.1f} ± {values.std(ddof=1):.1f}' if len(values) > 1 else f'{values.mean():.1f}'
 
 
-def main() -> None:
-    """Reads the workdirs named on the command line."""
-    folders = [arg for arg in sys.argv[1:] if not arg.startswith('-')]
+def main(folders: Sequence[str]) -> None:
+    """Prints the comparison of these workdirs."""
     if not folders:
         raise UserError('name the workdirs to compare; see --help')
     runs = [workdir.read_json(Path(folder) / 'results.json') for folder in folders]
@@ -84,7 +83,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    if any(arg in ('-h', '--help') for arg in sys.argv[1:]):
-        print(__doc__)
-        sys.exit(0)
-    sys.exit(commands.run(main, sys.argv[:1], __doc__ or ''))
+    named, rest = commands.divide(sys.argv)
+    sys.exit(commands.run(lambda: main(named), rest, __doc__ or ''))

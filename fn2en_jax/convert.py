@@ -383,6 +383,5 @@ def _model(net: Any, image: np.ndarray) -> tuple[Any, Any]:
 
 
 if __name__ == '__main__':
-    named = [arg for arg in sys.argv[1:] if not arg.startswith('-')]
-    rest = [arg for arg in sys.argv if arg.startswith('-')]
-    sys.exit(commands.run(lambda: main(named), [sys.argv[0], *rest], __doc__ or ''))
+    named, rest = commands.divide(sys.argv)
+    sys.exit(commands.run(lambda: main(named), rest, __doc__ or ''))

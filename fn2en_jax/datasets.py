@@ -19,6 +19,7 @@ from fn2en_jax import commands
 from fn2en_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from fn2en_jax.data.published import Place
     from fn2en_jax.data.records import Dataset, Tree
 
 PREPARE = flags.DEFINE_string('prepare', '', 'The set to prepare.')
@@ -109,7 +110,7 @@ def show(name: str) -> None:
         print(path)
 
 
-def _place():
+def _place() -> 'Place':
     from fn2en_jax import workdir
     from fn2en_jax.data.published import Place
 

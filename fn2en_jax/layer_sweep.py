@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from fn2en_jax import commands
+from fn2en_jax import commands, results
 from fn2en_jax.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file; its methods are replaced by fn2en.')
@@ -103,11 +103,7 @@ def _teacher(runs: Mapping[str, Mapping[str, Any]]) -> float:
 
 
 def _cells(method: Mapping[str, Any]) -> str:
-    cells = []
-    for figure in ('accuracy', 'class_averaged_accuracy'):
-        spread = f' ± {100 * method["std"][figure]:.1f}' if len(method['folds']) > 1 else ''
-        cells.append(f'{100 * method["mean"][figure]:.1f}{spread}')
-    return ' | '.join(cells)
+    return ' | '.join(results.spread(method, figure) for figure in ('accuracy', 'class_averaged_accuracy'))
 
 
 if __name__ == '__main__':

@@ -134,13 +134,8 @@ def _row(name: str, method: Mapping[str, Any] | None, paper: float | None) -> tu
         return (results.TITLES[name], '', '', told, '', '')
     ours = 100 * method['mean']['accuracy']
     difference = '' if paper is None else f'{ours - paper:+.1f}'
-    cells = [_spread(method, figure) for figure in ('accuracy', 'class_averaged_accuracy')]
+    cells = [results.spread(method, figure) for figure in ('accuracy', 'class_averaged_accuracy')]
     return (results.TITLES[name], *cells, told, difference, str(len(method['folds'])))
-
-
-def _spread(method: Mapping[str, Any], figure: str) -> str:
-    mean = f'{100 * method["mean"][figure]:.1f}'
-    return f'{mean} ± {100 * method["std"][figure]:.1f}' if len(method['folds']) > 1 else mean
 
 
 def _check_folds(folders: Sequence[Path], runs: Sequence[Mapping[str, Any]]) -> None:
@@ -188,6 +183,5 @@ FORMATS = {'text': _text, 'markdown': _markdown, 'csv': _csv, 'latex': _latex}
 
 
 if __name__ == '__main__':
-    names = [arg for arg in sys.argv[1:] if not arg.startswith('-')]
-    options = [sys.argv[0], *(arg for arg in sys.argv[1:] if arg.startswith('-'))]
+    names, options = commands.divide(sys.argv)
     sys.exit(commands.run(lambda: main(names), options, __doc__ or ''))

@@ -62,11 +62,11 @@ def table(methods: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]) 
     order = [name for name in TITLES if name in methods]
     lines = [f'{"method":26}{"accuracy":>16}{"class-averaged":>18}{"macro F1":>16}{"images":>9}']
     for name in order:
-        cells = [_cell(methods[name], figure) for figure in SPREAD]
+        cells = [f'{spread(methods[name], figure)} %' for figure in SPREAD]
         lines.append(f'{TITLES[name]:26}{cells[0]:>16}{cells[1]:>18}{cells[2]:>16}{methods[name]["num_examples"]:>9}')
     if all(VOTES in method for method in methods.values()):
         lines += ['', 'whole sequences, by the mean of their frames']
-        lines += [f'{TITLES[name]:26}{_cell(methods[name], VOTES):>16}' for name in order]
+        lines += [f'{TITLES[name]:26}{spread(methods[name], VOTES) + " %":>16}' for name in order]
     width = max(10, *(len(name) + 2 for name in class_names))
     lines += ['', 'accuracy per class, %', ' ' * 26 + ''.join(f'{name:>{width}}' for name in class_names)]
     for name in order:
@@ -85,6 +85,7 @@ def _sequences(folds: Collection[Mapping[str, Any]]) -> dict[str, Any]:
     return {VOTES: hits / count, 'num_sequences': count}
 
 
-def _cell(method: Mapping[str, Any], figure: str) -> str:
+def spread(method: Mapping[str, Any], figure: str) -> str:
+    """'mean ± standard deviation' of a figure over the folds of a method, in percent; the mean alone of one fold."""
     mean = f'{100 * method["mean"][figure]:.1f}'
-    return f'{mean} ± {100 * method["std"][figure]:.1f} %' if len(method['folds']) > 1 else f'{mean} %'
+    return f'{mean} ± {100 * method["std"][figure]:.1f}' if len(method['folds']) > 1 else mean

@@ -43,7 +43,7 @@ def records(tmp_path):
 
 
 def prepared(records, step, workshop, processes=1):
-    return [face for _, face in preparation.prepare(records, step, workshop, processes)]
+    return [face for _, face in preparation.prepare(records, step, workshop, processes=processes)]
 
 
 def test_files_stay_as_they_are_and_arrays_become_png(records, tmp_path):
@@ -85,7 +85,7 @@ def test_finished_chunks_are_not_made_again(records, tmp_path, monkeypatch):
 def _slowly(records, workshop):
     one = preparation.prepare_one
     preparation.prepare_one = lambda *args: time.sleep(0.02) or one(*args)
-    list(preparation.prepare(records, AS_IT_IS, workshop, 1))
+    list(preparation.prepare(records, AS_IT_IS, workshop, processes=1))
 
 
 def test_a_killed_preparation_goes_on(records, tmp_path):
@@ -93,6 +93,7 @@ def test_a_killed_preparation_goes_on(records, tmp_path):
     process = multiprocessing.get_context('spawn').Process(target=_slowly, args=(records, workshop))
     process.start()
     while not list(workshop.glob('*.msgpack')):
+        assert process.is_alive()
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.join()

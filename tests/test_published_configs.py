@@ -135,20 +135,11 @@ def test_sfew_with_fer2013(tmp_path, cache):
     assert not any(file.startswith('fer2013/') for file in fold['test_files'])
 
 
-@pytest.mark.parametrize(
-    ('argument', 'message'),
-    [
-        ('ckplus.py:fn2en,classes=5', 'config.data.classes is 5'),
-        ('sfew.py:fn2en,extra=fer2014', "unknown data set 'fer2014'"),
-    ],
-)
-def test_an_option_that_does_not_exist_is_refused(argument, message, tmp_path):
-    ckplus.write(tmp_path / 'download', subjects=1)
+def test_an_extra_set_that_does_not_exist_is_refused(tmp_path):
     sfew.write(tmp_path / 'download')
-    config = load(f'--config={CONFIGS}/{argument}')
-    config.data.update(manual_dir=str(tmp_path / 'download'), data_dir=str(tmp_path / 'data'), faces='none')
-    config.face_net.weights = 'unused'
-    with pytest.raises(experiment.UserError, match=message):
+    config = load(f'--config={CONFIGS}/sfew.py:scratch')
+    config.data.update(manual_dir=str(tmp_path / 'download'), data_dir=str(tmp_path / 'data'), extra='fer2014')
+    with pytest.raises(experiment.UserError, match="unknown data set 'fer2014'"):
         experiment.open_sets(config)
 
 
@@ -156,6 +147,8 @@ def test_an_option_that_does_not_exist_is_refused(argument, message, tmp_path):
     ('argument', 'message'),
     [
         ('ckplus.py:fn2en,clases=6', "unknown option 'clases' after the colon; there are classes"),
+        ('ckplus.py:fn2en,classes=5', 'classes=5 after the colon; use 8 or 7 or 6'),
+        ('sfew.py:fn2en,extra=fer2014', 'extra=fer2014 after the colon; use fer2013 or ferplus'),
         ('sfew.py:fn2en,faces=crop', 'faces=crop after the colon; use aligned or frames'),
         ('fer2013.py:fn2en,labels=x', 'labels=x after the colon; use fer2013 or ferplus'),
         ('jaffe.py:fn3en', 'unknown method fn3en'),

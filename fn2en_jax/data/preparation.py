@@ -4,14 +4,16 @@ Records are prepared in chunks by several processes. A finished chunk is a file 
 preparation that was killed goes on where it stopped; `builders.published_faces` writes the chunks in order.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import functools
 import hashlib
 import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,22 +53,51 @@ class Prepared:
 
 
 def prepare(
-    records: Sequence[Record], step: alignment.FaceStep, workshop: Path, processes: int = 0
+    records: Sequence[Record],
+    step: alignment.FaceStep,
+    workshop: Path,
+    *,
+    processes: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[Record, Prepared]]:
     """Prepares records that are not prepared yet and yields all of them in order.
+
+    Others go on being prepared while the caller stores the first ones.
 
     Args:
         records: of one set.
         step: how the face is cut out.
         workshop: folder for finished chunks; remove it with `clear` when everything is stored.
         processes: that prepare; 0 takes one per core for sets that are worth it. The result does not depend on it.
+        progress: told, with each record, how many there have been, and of how many.
     """
     workshop.mkdir(parents=True, exist_ok=True)
     chunks = [records[start : start + CHUNK] for start in range(0, len(records), CHUNK)]
     work = functools.partial(_chunk, step=step, workshop=workshop)
+    done = 0
     for chunk, path in zip(chunks, _mapped(work, chunks, processes, len(records)), strict=True):
         for record, fields in zip(chunk, msgpack.unpackb(path.read_bytes()), strict=True):
+            done += 1
+            if progress:
+                progress(done, len(records))
             yield record, Prepared(**{**fields, 'box': tuple(fields['box']), 'eyes': tuple(fields['eyes'])})
+
+
+@contextlib.contextmanager
+def alone(workshop: Path) -> Iterator[None]:
+    """Lets one process at a time use a workshop: the first to finish clears what the others would be working on.
+
+    Raises:
+        UserError: its folder cannot be written.
+    """
+    try:
+        workshop.parent.mkdir(parents=True, exist_ok=True)
+        lock = (workshop.parent / f'.{workshop.name}.lock').open('w')
+    except OSError as error:
+        raise UserError(f'{workshop.parent}: cannot store data here ({error.strerror or error})') from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def clear(workshop: Path) -> None:
@@ -84,13 +115,13 @@ def prepare_one(record: Record, step: alignment.FaceStep) -> Prepared:
         return Prepared(b'', fault=str(error))
     if face is None:
         return Prepared(b'', no_face=True)
-    found = step.mode == 'none' or face.how != 'centre'
-    return Prepared(images.encode_png(face.image), face.how, _floats(face.box), _floats(face.eyes), no_face=not found)
+    png = images.encode_png(face.image)
+    return Prepared(png, face.how, _floats(face.box), _floats(face.eyes), no_face=face.how == 'centre')
 
 
 def words(step: alignment.FaceStep) -> list[str]:
-    """What tells sets with differently cut faces apart, as parts of a name: ['align', '256', 'keep']."""
-    return [step.mode] if step.mode == 'none' else [step.mode, str(step.size), step.no_face]
+    """What tells sets with differently cut faces apart, as parts of a name: ['align', '256', 'keep', 'v1']."""
+    return [step.mode] if step.mode == 'none' else [step.mode, str(step.size), step.no_face, f'v{VERSION}']
 
 
 def _as_it_is(record: Record) -> bytes:

@@ -1,7 +1,7 @@
 """How the field uses each published set: which classes and frames, and who is tested when.
 
 A protocol only chooses examples and fills in their columns (`folds`, `splits`); `folds.make_folds` alone turns the
-columns into folds and checks them. The rules and their evidence: see the section of each set in docs/datasets.md.
+columns into folds and checks them. The rules: docs/datasets.md.
 """
 
 import dataclasses
@@ -29,12 +29,11 @@ class Protocol:
         classes: class names by their number; the first is the default.
         rule: how persons are dealt to folds: STEP (ascending IDs, every k-th), BLOCKS (ascending IDs, contiguous), or
             OFFICIAL (the splits or folds that the set brings).
-        train, test: for OFFICIAL splits, which of them train and which test.
+        test: for OFFICIAL splits, which of them tests; 'train' trains.
     """
 
     classes: Mapping[int, tuple[str, ...]]
     rule: str
-    train: tuple[str, ...] = ('train',)
     test: str = 'validation'
 
 
@@ -99,7 +98,7 @@ def apply(name: str, examples: Examples, choice: Choice) -> Examples:
     if choice.test and (rule != OFFICIAL or examples.official_folds is not None):
         raise UserError(f'config.data.test_split is {choice.test!r}, but {name} is tested in folds')
     if rule == OFFICIAL:
-        return _official(name, chosen, protocol.train, choice.test or protocol.test)
+        return _official(name, chosen, choice.test or protocol.test)
     if choice.subjects not in ('all', 'chosen'):
         raise UserError(f"config.data.fold_subjects is {choice.subjects!r}; use 'all' or 'chosen'")
     dealt = examples if choice.subjects == 'all' else chosen
@@ -143,22 +142,20 @@ def join(examples: Examples, extra: Examples, name: str) -> Examples:
         UserError: when the sets share no class.
     """
     extra = with_classes(extra, examples.class_names)
-    count = len(examples), len(extra)
-    files = tuple(f'{name}/{file}' for file in extra.files)
-    splits = None if examples.splits is None else examples.splits + ('train',) * count[1]
-    folds = None if examples.folds is None else np.concatenate([examples.folds, np.full(count[1], -1, np.int32)])
-    official = examples.official_folds
-    return Examples(
-        together((examples.images, extra.images)),
-        np.concatenate([examples.labels, extra.labels]),
-        examples.class_names,
-        None if examples.subjects is None else examples.subjects + _strangers(extra, name),
-        examples.files + files,
-        folds,
-        splits,
-        None if examples.sequences is None else examples.sequences + ('',) * count[1],
-        None if examples.frames is None else np.concatenate([examples.frames, np.full(count[1], -1, np.int32)]),
-        None if official is None else official + ('t' * len(official[0]),) * count[1],
+    more = len(extra)
+    unknown = np.full(more, -1, np.int32)
+    subjects, splits, official = examples.subjects, examples.splits, examples.official_folds
+    return dataclasses.replace(
+        examples,
+        images=together((examples.images, extra.images)),
+        labels=np.concatenate([examples.labels, extra.labels]),
+        files=examples.files + tuple(f'{name}/{file}' for file in extra.files),
+        subjects=None if subjects is None else subjects + _strangers(extra, name),
+        folds=None if examples.folds is None else np.concatenate([examples.folds, unknown]),
+        splits=None if splits is None else splits + ('train',) * more,
+        sequences=None if examples.sequences is None else examples.sequences + ('',) * more,
+        frames=None if examples.frames is None else np.concatenate([examples.frames, unknown]),
+        official_folds=None if official is None else official + ('t' * len(official[0]),) * more,
     )
 
 
@@ -185,13 +182,14 @@ def _classes(name: str, protocol: Protocol, choice: Choice) -> tuple[str, ...]:
     return protocol.classes[number]
 
 
-def _official(name: str, examples: Examples, train: tuple[str, ...], test: str) -> Examples:
+def _official(name: str, examples: Examples, test: str) -> Examples:
     if examples.official_folds is not None:
         return examples
     if examples.splits is None or test not in examples.splits:
         there = ', '.join(sorted(set(examples.splits or ()) - {''})) or 'none'
         raise UserError(f'{name} has no split {test!r} to test on; its splits: {there}')
-    splits = tuple('train' if split in train else 'test' if split == test else '' for split in examples.splits)
+    meaning = {'train': 'train', test: 'test'}
+    splits = tuple(meaning.get(split, '') for split in examples.splits)
     return dataclasses.replace(examples, splits=splits)
 
 

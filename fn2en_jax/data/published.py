@@ -1,10 +1,8 @@
 """Opens a published set: from the licensee's folder to the stored one, with a report of what was found."""
 
-import contextlib
 import dataclasses
-import fcntl
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +60,7 @@ class Faces:
 
     def words(self) -> list[str]:
         """What tells sets with differently cut faces apart, as parts of a name."""
-        return (
-            [self.mode]
-            if self.mode == 'none'
-            else [self.mode or 'as_needed', str(FaceStep('align').size), self.no_face]
-        )
+        return [self.mode or 'as_needed', *preparation.words(self.step('align'))[1:]]
 
 
 def stored(dataset: Dataset, place: Place, faces: Faces) -> bool:
@@ -94,34 +88,19 @@ def prepare(
     source = _folder(dataset, place)
     root = Path(place.data_dir).expanduser()
     workshop = root / 'unfinished' / _name(dataset, faces)
-    with _alone(workshop):
+    with preparation.alone(workshop):
         if stored(dataset, place, faces):  # by another process, while this one waited
             return _builder(dataset, place, faces)
         unpacked = root / 'unpacked' / dataset.name
         found = dataset.find(Tree(source, archives.unpack(source, unpacked, _unpacking(progress), dataset.wants)))
         step = faces.step(found.faces or dataset.faces)
-        work = functools.partial(preparation.prepare, found.records, step, workshop)
-        with store.disk_faults(workshop):
-            for done, _ in enumerate(work(processes), start=1):
-                if progress:
-                    progress(f'preparing images of {dataset.name}', done, len(found.records))
-        ready = work(1)  # every chunk is there by now: other processes have nothing to do
-        make = _make(dataset, faces, found=found, mode=step.mode, prepared=ready)
+        told = progress and functools.partial(progress, f'preparing images of {dataset.name}')
+        prepared = preparation.prepare(found.records, step, workshop, processes=processes, progress=told)
+        make = _make(dataset, faces, found=found, mode=step.mode, prepared=prepared)
         builder = store.prepare(make, place.data_dir)
         preparation.clear(workshop)
         preparation.clear(unpacked)
     return builder
-
-
-@contextlib.contextmanager
-def _alone(workshop: Path) -> Iterator[None]:
-    """Lets one process at a time prepare a set: the first to finish clears what the others would be working on."""
-    with store.disk_faults(workshop.parent):
-        workshop.parent.mkdir(parents=True, exist_ok=True)
-        lock = (workshop.parent / f'.{workshop.name}.lock').open('w')
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def report_lines(dataset: Dataset, report: Mapping[str, Any]) -> list[str]:
@@ -161,7 +140,8 @@ def _folder(dataset: Dataset, place: Place) -> Path:
     if not place.manual_dir:
         raise UserError(
             f'{dataset.title} is not prepared in {place.data_dir}; name the folder of your download with '
-            f'--config.data.manual_dir=PATH ({dataset.layout}). To get it: {dataset.access}'
+            '--config.data.manual_dir=PATH (of launch.py) or --manual_dir=PATH (of fn2en_jax.datasets); '
+            f'expected there: {dataset.layout}. To get it: {dataset.access}'
         )
     folder = Path(place.manual_dir).expanduser()
     if not folder.is_dir():

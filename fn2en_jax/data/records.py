@@ -1,5 +1,6 @@
 """What a published set is before it is stored: its files on disk, its records, and what was expected of it."""
 
+import abc
 import dataclasses
 import os
 import re
@@ -71,7 +72,7 @@ class Found:
 
 
 @dataclasses.dataclass(frozen=True)
-class Dataset:
+class Dataset(abc.ABC):
     """A published set: how people get it, and how its folder is read.
 
     Attributes:
@@ -88,13 +89,13 @@ class Dataset:
     layout: str
     faces: str
 
+    @abc.abstractmethod
     def find(self, tree: 'Tree') -> Found:
         """Lists the records below a folder.
 
         Raises:
             UserError: when this is not the set at all; made by `foreign`.
         """
-        raise NotImplementedError
 
     def wants(self, archive: str) -> bool:
         """Whether an archive found below the folder, a path with '/', can hold anything of this set."""

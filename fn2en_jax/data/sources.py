@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import logging
 
-from fn2en_jax.data import folds, protocols, published, store, tables
+from fn2en_jax.data import folds, preparation, protocols, published, store, tables
 from fn2en_jax.data.alignment import FaceStep
 from fn2en_jax.data.builders import synthetic_faces, table_faces
 from fn2en_jax.data.datasets import DATASETS
@@ -211,20 +211,28 @@ def _load_table(table: tables.Table, reading: Reading, class_names: tuple[str, .
     digests = config.digests or ()
     tables.warn_of_copies(table, digests)
     faces = reading.faces or 'none'
-    if faces != 'none':
-        config = _with_faces(config, table, reading)
-    opened = _load(functools.partial(table_faces.TableFaces, config=config), reading, class_names)
+    if faces == 'none':
+        opened = _load(functools.partial(table_faces.TableFaces, config=config), reading, class_names)
+    else:
+        opened = _load_faces(config, table, reading, class_names)
     return dataclasses.replace(opened, digests=frozenset(digests), faces=faces)
 
 
-def _with_faces(config: table_faces.TableConfig, table: tables.Table, reading: Reading) -> table_faces.TableConfig:
-    def progress(done: int) -> None:
-        if reading.progress:
-            reading.progress(f'preparing images of {table.source.name}', done, len(table))
-
-    workshop = Path(reading.data_dir).expanduser() / 'unfinished' / config.name
+def _load_faces(
+    config: table_faces.TableConfig, table: tables.Table, reading: Reading, class_names: tuple[str, ...] | None
+) -> _Opened:
+    """The faces in the images of a table, cut out when they are stored."""
+    root = Path(reading.data_dir).expanduser()
+    workshop = root / 'unfinished' / config.name
+    told = reading.progress and functools.partial(reading.progress, f'preparing images of {table.source.name}')
     step = FaceStep(reading.faces, no_face=reading.no_face)
-    return table_faces.with_faces(config, table, step, workshop, progress)
+    cut = table_faces.with_faces(config, table, step, workshop, told)
+    make = functools.partial(table_faces.TableFaces, config=cut)
+    if not store.open_builder(make, root).data_path.exists():
+        with preparation.alone(workshop):
+            store.prepare(make, root)
+            preparation.clear(workshop)
+    return _load(make, reading, class_names)
 
 
 def _load(make_builder: MakeBuilder, reading: Reading, class_names: tuple[str, ...] | None = None) -> _Opened:

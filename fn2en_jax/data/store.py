@@ -48,7 +48,7 @@ def prepare(make_builder: Callable[..., tfds.core.DatasetBuilder], data_dir: str
         damaged.
     """
     data_dir = Path(data_dir).expanduser()
-    with disk_faults(data_dir):
+    with _disk_faults(data_dir):
         data_dir.mkdir(parents=True, exist_ok=True)
     builder = open_builder(make_builder, data_dir)
     if not builder.data_path.exists():
@@ -202,7 +202,7 @@ def _numbers(
 
 
 def open_builder(make_builder: Callable[..., tfds.core.DatasetBuilder], data_dir: Path) -> tfds.core.DatasetBuilder:
-    with disk_faults(data_dir):
+    with _disk_faults(data_dir):
         try:
             return make_builder(data_dir=str(data_dir))
         except json_format.ParseError as error:
@@ -217,7 +217,7 @@ def _write(builder: tfds.core.DatasetBuilder, data_dir: Path) -> None:
     try:
         # TFDS prints about downloads, of which there are none, and makes a folder for them.
         quiet = contextlib.redirect_stdout(io.StringIO())
-        with disk_faults(data_dir), tempfile.TemporaryDirectory() as downloads, quiet:
+        with _disk_faults(data_dir), tempfile.TemporaryDirectory() as downloads, quiet:
             builder.download_and_prepare(file_format=schema.FILE_FORMAT, download_dir=downloads)
     except BaseException as error:
         if isinstance(error, UserError) and builder.data_path.exists():
@@ -237,7 +237,7 @@ def _remove_empty(folder: Path, root: Path) -> None:
 
 
 @contextlib.contextmanager
-def disk_faults(data_dir: Path) -> Iterator[None]:
+def _disk_faults(data_dir: Path) -> Iterator[None]:
     """Turns what the operating system refuses into a UserError; ArrayRecord reports it in a RuntimeError."""
     try:
         yield

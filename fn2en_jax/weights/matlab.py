@@ -25,10 +25,8 @@ _COMPLEX = 0x800
 _DEEPEST = 20
 _MOST_ITEMS = 20_000  # a net of 40 layers with 2,622 names has 7,000
 _MOST_INFLATED = 3 << 29  # bytes; the published net is 0.6 GB, 1.2 in double precision
-_SMALL, _MOST_PER_BYTE = (
-    1 << 26,
-    50,
-)  # bytes inflated in any case, and beyond that per compressed one: weights hardly shrink
+_SMALL = 1 << 26  # bytes inflated in any case
+_MOST_PER_BYTE = 50  # and beyond that for every compressed one: weights hardly shrink
 _LONGEST_TEXT, _MOST_TEXT = 1 << 12, 1 << 20  # bytes, of one text and of all
 _PIECE = 1 << 22  # bytes read at a time
 _PACKED_PIECE = 1 << 16  # compressed bytes: what the inflater leaves of them is copied every time

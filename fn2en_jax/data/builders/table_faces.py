@@ -92,7 +92,11 @@ def _example(table: tables.Table, row: int, face: Prepared) -> dict[str, Any]:
 
 
 def with_faces(
-    config: TableConfig, table: tables.Table, step: FaceStep, workshop: Path, progress: Callable[[int], None]
+    config: TableConfig,
+    table: tables.Table,
+    step: FaceStep,
+    workshop: Path,
+    progress: Callable[[int, int], None] | None,
 ) -> TableConfig:
     """The config of the same table with the faces cut out of its images, which is done when they are stored.
 
@@ -100,8 +104,7 @@ def with_faces(
       config: the table's, from `table_config`.
       table: the table.
       step: how faces are cut out.
-      workshop: see `preparation.prepare`.
-      progress: told after each image how many are done.
+      workshop, progress: see `preparation.prepare`.
     """
     return TableConfig(
         name='-'.join([config.name, *preparation.words(step)]),
@@ -118,7 +121,7 @@ class _Faces:
     table: tables.Table
     step: FaceStep
     workshop: Path
-    progress: Callable[[int], None]
+    progress: Callable[[int, int], None] | None
 
     def __iter__(self) -> Iterator[Prepared]:
         table = self.table
@@ -127,10 +130,8 @@ class _Faces:
             Record(path, file, label, points=five)
             for path, file, label, five in zip(table.paths, table.files, table.labels, points, strict=True)
         ]
-        for done, (_, face) in enumerate(preparation.prepare(records, self.step, self.workshop), start=1):
-            self.progress(done)
+        for _, face in preparation.prepare(records, self.step, self.workshop, progress=self.progress):
             yield face
-        preparation.clear(self.workshop)
 
 
 def table_config(table: tables.Table) -> TableConfig:
