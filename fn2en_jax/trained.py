@@ -1,6 +1,8 @@
 """Opening a trained net from the workdir of a run."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,15 @@ import ml_collections
 import numpy as np
 
 from fn2en_jax import checkpoint, engine, parallel, workdir
+from fn2en_jax.data.augmentation import centre_crop
 from fn2en_jax.data.examples import Examples
 from fn2en_jax.data.folds import Fold
 from fn2en_jax.data.sources import Data, Reading
 from fn2en_jax.errors import UserError
 from fn2en_jax.methods import METHODS
 from fn2en_jax.methods.base import NetState
-from fn2en_jax.stages import FACE_NET, Stages, reading
-from fn2en_jax.types import PyTree
+from fn2en_jax.stages import FACE_NET, Stage, Stages, reading
+from fn2en_jax.types import Array, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Trained:
         fold: the fold it was trained for; 'all' for everything.
         class_names: K names; the order of its outputs.
         config: of its run.
-        folder: where its checkpoints are.
+        place: the folder of its checkpoints, or the file it came in.
+        read: template of its state -> the state, without that of an optimiser; UserError where `place` is damaged.
         faces: how the faces it was trained on were cut out of their images: 'align', 'box' or 'none'.
     """
 
@@ -36,13 +40,34 @@ class Trained:
     fold: str
     class_names: tuple[str, ...]
     config: ml_collections.ConfigDict
-    folder: Path
+    place: Path
+    read: Callable[[NetState], NetState]
     faces: str = 'none'
 
     @property
     def reading(self) -> Reading:
         """How images must be read for it, faces cut out as in its training."""
         return dataclasses.replace(reading(self.config), faces=self.faces)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """[S,S,C] of the faces that it takes, as they are stored: uint8, before the centre crop."""
+        data = self.config.data
+        return (data.stored_size, data.stored_size, data.channels)
+
+    def probabilities(self) -> Callable[[PyTree, Array], Array]:
+        """The whole net as a pure function, for compiling and exporting.
+
+        Returns:
+            (variables as from `variables()`, faces uint8 [B,S,S,C]) -> probabilities float32 [B,K]. It crops the
+            centre, subtracts the mean, and averages with the mirror image where the config says so.
+        """
+        method, crop = self._stage(self._one_image()).method, self.config.data.crop_size
+
+        def apply(variables: PyTree, faces: Array) -> Array:
+            return jax.nn.softmax(method.logits(variables, centre_crop(faces, crop)))
+
+        return apply
 
     def logits(self, examples: Examples) -> np.ndarray:
         """Logits [N,K] for a set whose `class_names` are the net's own.
@@ -52,12 +77,10 @@ class Trained:
         """
         if examples.class_names != self.class_names:
             raise ValueError(f'the set has classes {examples.class_names}, the net {self.class_names}')
-        everything = np.arange(len(examples))
-        stages = Stages(self.config, Data(examples, None, {}), Fold(self.fold, everything, everything))
-        stage = stages.build(METHODS[self.method][-1])
+        stage = self._stage(examples)
         outputs = engine.evaluate(
             stage.method,
-            parallel.replicate(self._state(stage.template())),
+            parallel.replicate(self.read(stage.template())),
             parallel.broadcast({'class_weights': np.ones(len(self.class_names), np.float32)}),
             examples,
             batch_size=stage.batch_size,
@@ -71,28 +94,20 @@ class Trained:
         Raises:
             UserError: when no checkpoint of the net is whole.
         """
-        one = self._one_image()
-        ids = np.arange(1)
-        stages = Stages(self.config, Data(one, one, {}), Fold(self.fold, ids, ids))
-        stage = FACE_NET if self.method == FACE_NET else METHODS[self.method][-1]
-        state = jax.device_get(self._state(stages.build(stage).template()))
+        state = jax.device_get(self.read(self._stage(self._one_image()).template()))
         return {'params': state.params, 'batch_stats': state.stats} if state.stats else {'params': state.params}
+
+    def _stage(self, examples: Examples) -> Stage:
+        """The stage that trains it, as it would be on these examples."""
+        ids = np.arange(len(examples))
+        stages = Stages(self.config, Data(examples, examples, {}), Fold(self.fold, ids, ids))
+        return stages.build(FACE_NET if self.method == FACE_NET else METHODS[self.method][-1])
 
     def _one_image(self) -> Examples:
         """A set of one blank image, for what wants to know the shapes and classes only."""
         size, channels = self.config.data.stored_size, self.config.data.channels
         image = np.zeros((1, size, size, channels), np.uint8)
         return Examples(image, np.zeros(1, np.int32), self.class_names, ('',), ('',))
-
-    def _state(self, template: Any) -> NetState:
-        checkpoints = checkpoint.Checkpoints(self.folder, read_only=True)
-        try:
-            found = checkpoints.newest(template)
-        finally:
-            checkpoints.close()
-        if found is None:
-            raise UserError(f'{self.folder} holds no whole checkpoint; run the training again to mend it')
-        return found[1]
 
 
 def find(folder: str, *, method: str = '', fold: str = '', fold_flag: str = '--fold') -> Trained:
@@ -139,7 +154,19 @@ def _finished(method: str, fold: str, config: ml_collections.ConfigDict, place: 
             f'{place} is trained up to step {facts["step"]} of {facts["last_step"]}; finish it with launch.py first'
         )
     faces = facts['preprocessing'].get('faces', 'none')  # checkpoints older than the key are of images as they are
-    return Trained(method, fold, tuple(facts['class_names']), config, place, faces)
+    read = functools.partial(_newest, place)
+    return Trained(method, fold, tuple(facts['class_names']), config, place, read, faces)
+
+
+def _newest(place: Path, template: NetState) -> NetState:
+    checkpoints = checkpoint.Checkpoints(place, read_only=True)
+    try:
+        found = checkpoints.newest(template)
+    finally:
+        checkpoints.close()
+    if found is None:
+        raise UserError(f'{place} holds no whole checkpoint; run the training again to mend it')
+    return found[1]._replace(opt_state=())
 
 
 def _facts(place: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ LAYERS = {
     4: ('engine',),
     5: ('stages', 'plan'),
     6: ('experiment', 'trained'),
-    7: ('evaluate', 'compare', 'convert', 'datasets', 'report_table', 'layer_sweep'),
+    8: ('evaluate', 'compare', 'convert', 'datasets', 'report_table', 'layer_sweep'),
 }
 # Of one layer, and still in an order of their own.
 ALLOWED = {

@@ -60,11 +60,13 @@ class Classifier:
 
     def eval_step(self, state: NetState, frozen: PyTree, batch: Batch) -> dict[str, Array]:
         """Per-example 'loss' [B] and 'logits' [B,K]."""
-        variables = {'params': state.params, 'batch_stats': state.stats}
-        logits = self._logits(variables, batch['image'])
-        if self.flip_test:
-            logits = (logits + self._logits(variables, batch['image'][:, :, ::-1])) / 2
+        logits = self.logits({'params': state.params, 'batch_stats': state.stats}, batch['image'])
         return {'loss': self._loss(logits, frozen, batch), 'logits': logits}
+
+    def logits(self, variables: PyTree, images: Array) -> Array:
+        """Logits [B,K] of images [B,H,W,C] in 0..255, averaged with those of their mirror images if so wished."""
+        logits = self._logits(variables, images)
+        return (logits + self._logits(variables, images[:, :, ::-1])) / 2 if self.flip_test else logits
 
     def _logits(self, variables: PyTree, images: Array) -> Array:
         activations: Any = self.model.apply(variables, images)
