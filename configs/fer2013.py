@@ -1,4 +1,4 @@
-"""FER2013: trained on Training, tested on PrivateTest; with the FER+ labels on request.
+"""FER2013: trained on Training, watched on PublicTest, tested on PrivateTest; with the FER+ labels on request.
 
 Command:  python launch.py --config=configs/fer2013.py --workdir=runs/fer2013 \
               --config.data.manual_dir=PATH --config.face_net.weights=vgg_face.safetensors

@@ -1,4 +1,4 @@
-"""TFD: the five official folds of 48 x 48 grey images.
+"""TFD: the five official folds of 48 x 48 grey images, each watched on its validation part.
 
 Command:  python launch.py --config=configs/tfd.py --workdir=runs/tfd \
               --config.data.manual_dir=PATH --config.face_net.weights=vgg_face.safetensors

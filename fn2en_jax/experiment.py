@@ -266,13 +266,18 @@ class Run:
 
     def _judge(self, stages: Stages, fold: folds.Fold, name: str) -> dict[str, Any]:
         stage = stages.build(name)
-        test = self._data.expressions.take(fold.test)
+        state = parallel.replicate(self._net(stages, fold, name))
         frozen = stage.frozen(lambda earlier: self._net(stages, fold, earlier))
-        outputs = self._evaluate(stage, test, parallel.replicate(self._net(stages, fold, name)), frozen)
-        figures = metrics.classification(outputs['logits'], test.labels, test.class_names)
-        if test.sequences is not None:
-            figures.update(metrics.sequence_votes(outputs['logits'], test.labels, test.sequences))
-        return figures
+
+        def figures(ids: np.ndarray) -> dict[str, Any]:
+            images = self._data.expressions.take(ids)
+            logits = self._evaluate(stage, images, state, frozen)['logits']
+            found = metrics.classification(logits, images.labels, images.class_names)
+            if images.sequences is not None:
+                found.update(metrics.sequence_votes(logits, images.labels, images.sequences))
+            return found
+
+        return {**figures(fold.test), **({'validation': figures(fold.validation)} if len(fold.validation) else {})}
 
     # One stage.
 
@@ -316,12 +321,12 @@ class Run:
         def row(step: int, values: dict[str, float]) -> None:
             progress.update(step, values)
             pending.update(values)
-            if not (stage.test and self._eval_due(stage, step)):
+            if not (stage.watched and self._eval_due(stage, step)):
                 flush(step)
 
         def evaluate(step: int, state: Any) -> None:
-            if stage.test is not None:
-                pending.update(self._curve_point(stage, stage.test, state, frozen))
+            if stage.watched is not None:
+                pending.update(self._curve_point(stage, stage.watched, state, frozen))
                 flush(step)
 
         def flush(step: int) -> None:
@@ -387,15 +392,15 @@ class Run:
         steps = min(pace.per_dispatch, pace.log_every)
         return batches.Streamed(stage.train, batch_size=size, augmentation=augment, key=key, steps=steps)
 
-    def _curve_point(self, stage: Stage, test: Examples, state: Any, frozen: Any) -> dict[str, float]:
-        outputs = self._evaluate(stage, test, state, frozen)
-        point = {'test_loss': float(outputs['loss'].mean(dtype=np.float64))}
+    def _curve_point(self, stage: Stage, watched: Examples, state: Any, frozen: Any) -> dict[str, float]:
+        outputs, part = self._evaluate(stage, watched, state, frozen), stage.watched_part
+        point = {f'{part}_loss': float(outputs['loss'].mean(dtype=np.float64))}
         if 'target_power' in outputs and (power := float(outputs['target_power'].mean(dtype=np.float64))):
             # The share of the target's variation that the student explains, 1 for a perfect imitation. A teacher
             # whose every unit is dead has no variation.
-            point['test_explained'] = 1 - point['test_loss'] / power
+            point[f'{part}_explained'] = 1 - point[f'{part}_loss'] / power
         if 'logits' in outputs:
-            point['test_accuracy'] = float((outputs['logits'].argmax(1) == test.labels).mean())
+            point[f'{part}_accuracy'] = float((outputs['logits'].argmax(1) == watched.labels).mean())
         return point
 
     def _evaluate(self, stage: Stage, test: Examples, state: Any, frozen: Any) -> dict[str, np.ndarray]:

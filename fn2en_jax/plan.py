@@ -113,13 +113,13 @@ def describe(stages: Sequence[Stage], folds: Sequence[Fold], examples: Examples,
         f'{len(examples)} labelled images, {len(names)} classes, {_subjects(examples)}; '
         f'{parallel.num_devices()} x {jax.local_devices()[0].device_kind}',
         '',
-        f'{"fold":12}{"":7}{"images":>8}' + ''.join(f'{name:>{width}}' for name in names),
+        f'{"fold":12}{"":11}{"images":>8}' + ''.join(f'{name:>{width}}' for name in names),
     ]
     for fold in folds:
-        for part, ids in (('train', fold.train), ('test', fold.test)):
+        for part, ids in fold.parts.items():
             counts = examples.class_counts(np.asarray(ids, np.int64))
             lines.append(
-                f'{fold.name if part == "train" else "":12}{part:7}{len(ids):>8}'
+                f'{fold.name if part == "train" else "":12}{part:11}{len(ids):>8}'
                 + ''.join(f'{counts[name]:>{width}}' for name in names)
             )
     lines += ['', f'{"stage":12}{"images":>8}{"batch":>7}{"steps":>8}{"parameters":>13}{"FLOPs":>11}{"memory":>10}']

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 INK, GRID = '#222222', '#dddddd'
-COLOURS = {'train': '#2a6fbb', 'test': '#d1495b'}
+COLOURS = {'train': '#2a6fbb', 'validation': '#7a5195', 'test': '#d1495b'}
 
 
 def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -39,11 +39,11 @@ def _stage_panel(axis: Any, stage: str, rows: Sequence[Mapping[str, Any]]) -> No
     drawn = {}  # one line of each colour, for the legend
     for fold in dict.fromkeys(row['fold'] for row in rows):
         for name, colour in COLOURS.items():
-            key = figure if name == 'train' else f'test_{figure}'
+            key = figure if name == 'train' else f'{name}_{figure}'
             points = [(row['epoch'], row[key]) for row in rows if row['fold'] == fold and key in row]
             if points:
                 x, y = zip(*points, strict=True)
-                style = {'color': colour, 'linewidth': 1.4, 'alpha': 0.8, 'marker': 'o' if name == 'test' else ''}
+                style = {'color': colour, 'linewidth': 1.4, 'alpha': 0.8, 'marker': '' if name == 'train' else 'o'}
                 (drawn[name],) = axis.plot(x, y, markersize=3, **style)
     axis.set_title(stage, color=INK, fontsize=11, loc='left')
     axis.set_xlabel('epoch')

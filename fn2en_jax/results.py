@@ -21,13 +21,16 @@ def summarise(folds: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]
 
     Returns:
         The same keys over all test images of all folds (confusion matrices are added), `mean` and `std` (of the
-        sample, over folds; 0 for one fold) of the figures per fold, and `folds`.
+        sample, over folds; 0 for one fold) of the figures per fold, and `folds`; where folds have validation images,
+        the same of these under `validation`.
     """
     matrices = np.stack([fold['confusion_matrix'] for fold in folds.values()])
     pooled = {**metrics.summarise(matrices.sum(0), class_names), **_sequences(folds.values())}
     values = {name: [fold[name] for fold in folds.values()] for name in (*SPREAD, VOTES) if name in pooled}
+    watched = {name: fold['validation'] for name, fold in folds.items() if 'validation' in fold}
     return {
         **pooled,
+        **({'validation': summarise(watched, class_names)} if watched else {}),
         'mean': {name: float(np.mean(value)) for name, value in values.items()},
         'std': {name: float(np.std(value, ddof=1)) if len(value) > 1 else 0.0 for name, value in values.items()},
         'folds': dict(folds),
@@ -61,9 +64,10 @@ def table(methods: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]) 
     """The closing table: a line per method, then the accuracy of each class."""
     order = [name for name in TITLES if name in methods]
     lines = [f'{"method":26}{"accuracy":>16}{"class-averaged":>18}{"macro F1":>16}{"images":>9}']
-    for name in order:
-        cells = [f'{spread(methods[name], figure)} %' for figure in SPREAD]
-        lines.append(f'{TITLES[name]:26}{cells[0]:>16}{cells[1]:>18}{cells[2]:>16}{methods[name]["num_examples"]:>9}')
+    lines += [_line(name, methods[name]) for name in order]
+    if watched := [name for name in order if 'validation' in methods[name]]:
+        lines += ['', 'the same nets on the validation images']
+        lines += [_line(name, methods[name]['validation']) for name in watched]
     if all(VOTES in method for method in methods.values()):
         lines += ['', 'whole sequences, by the mean of their frames']
         lines += [f'{TITLES[name]:26}{spread(methods[name], VOTES) + " %":>16}' for name in order]
@@ -74,6 +78,11 @@ def table(methods: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]) 
         cells = ['-' if values[c] is None else f'{100 * values[c]:.1f}' for c in class_names]
         lines.append(f'{TITLES[name]:26}' + ''.join(f'{cell:>{width}}' for cell in cells))
     return '\n'.join(lines)
+
+
+def _line(name: str, method: Mapping[str, Any]) -> str:
+    cells = [f'{spread(method, figure)} %' for figure in SPREAD]
+    return f'{TITLES[name]:26}{cells[0]:>16}{cells[1]:>18}{cells[2]:>16}{method["num_examples"]:>9}'
 
 
 def _sequences(folds: Collection[Mapping[str, Any]]) -> dict[str, Any]:

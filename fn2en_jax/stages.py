@@ -46,7 +46,10 @@ class Stage:
         variables: key -> freshly initialised variables of the net.
         adopt: (fresh variables, nets of earlier stages) -> the variables to start from.
         frozen: nets of earlier stages -> what the step reads and never changes.
-        train, test: the data; test is None where nothing is tested.
+        train: what it learns from.
+        watched: what its learning curve is drawn on: the fold's validation images, where it has none its test images,
+            None where it has neither.
+        watched_part: 'validation' or 'test', the part of the fold that these are.
         batch_size, steps_per_epoch, last_step: the stage's length.
     """
 
@@ -57,7 +60,8 @@ class Stage:
     adopt: Callable[[PyTree, Nets], PyTree]
     frozen: Callable[[Nets], PyTree]
     train: Examples
-    test: Examples | None
+    watched: Examples | None
+    watched_part: str
     batch_size: int
     steps_per_epoch: int
     last_step: int
@@ -97,7 +101,9 @@ class Stages:
     def __init__(self, config: ml_collections.ConfigDict, data: Data, fold: Fold):
         self._config, self._data, self._fold = config, data, fold
         self._train = data.expressions.take(fold.train)
-        self._test = data.expressions.take(fold.test) if len(fold.test) else None
+        self._watched_part = 'validation' if len(fold.validation) else 'test'
+        watched = fold.parts[self._watched_part]
+        self._watched = data.expressions.take(watched) if len(watched) else None
         self._dtype = jnp.dtype(config.dtype)
 
     def names(self) -> tuple[str, ...]:
@@ -139,7 +145,7 @@ class Stages:
         model = self._face_model(self._num_classes, config.dropout_rate)
         method = self._classifier(model, 'fc8', config, NEW_LAYERS)
         return self._stage(
-            'finetune', config, method, self._train, self._test, self._adopt_face_net, self._class_weights()
+            'finetune', config, method, self._train, self._watched, self._adopt_face_net, self._class_weights()
         )
 
     def _stage1(self) -> Stage:
@@ -166,7 +172,7 @@ class Stages:
             variables = _variables(nets('finetune'))
             return {'teacher': variables, **self._moments(teacher, variables)}
 
-        return self._stage('stage1', config, method, train, self._test, lambda fresh, nets: fresh, frozen)
+        return self._stage('stage1', config, method, train, self._watched, lambda fresh, nets: fresh, frozen)
 
     def _stage2(self) -> Stage:
         config = self._config.stage2
@@ -178,7 +184,7 @@ class Stages:
             config,
             method,
             self._train,
-            self._test,
+            self._watched,
             lambda fresh, nets: attach_head(fresh, nets('stage1')),
             self._class_weights(),
         )
@@ -187,7 +193,7 @@ class Stages:
         config = self._config.scratch
         method = self._classifier(self._expression_net(batch_norm=True), 'logits', config, '$^')
         return self._stage(
-            'scratch', config, method, self._train, self._test, lambda fresh, nets: fresh, self._class_weights()
+            'scratch', config, method, self._train, self._watched, lambda fresh, nets: fresh, self._class_weights()
         )
 
     # What they are made of.
@@ -274,7 +280,7 @@ class Stages:
         config: ml_collections.ConfigDict,
         method: Any,
         train: Examples,
-        test: Examples | None,
+        watched: Examples | None,
         adopt: Callable[[PyTree, Nets], PyTree],
         frozen: Callable[[Nets], PyTree],
     ) -> Stage:
@@ -291,7 +297,8 @@ class Stages:
             adopt=adopt,
             frozen=frozen,
             train=train,
-            test=test,
+            watched=watched,
+            watched_part=self._watched_part,
             batch_size=config.batch_size,
             steps_per_epoch=steps_per_epoch,
             last_step=_last_step(config.epochs, steps_per_epoch),

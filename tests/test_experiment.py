@@ -32,4 +32,5 @@ def test_the_bytes_of_the_weights_are_part_of_a_run(tmp_path):
 def test_what_a_student_explains_of_a_dead_teacher_is_not_asked(power, explained):
     run = mock.Mock()
     run._evaluate.return_value = {'loss': np.ones(3), 'target_power': np.full(3, power)}
-    assert experiment.Run._curve_point(run, None, None, None, None) == {'test_loss': 1.0, **explained}
+    stage = mock.Mock(watched_part='test')
+    assert experiment.Run._curve_point(run, stage, None, None, None) == {'test_loss': 1.0, **explained}

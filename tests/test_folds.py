@@ -59,6 +59,30 @@ def test_given_split():
     assert as_lists(run(examples)) == [('test', [0, 1], [2, 3])]
 
 
+def test_validation_images_are_neither_trained_on_nor_tested():
+    splits = ['train', 'validation', 'train', 'test', 'test', '']
+    examples = make([0, 1, 1, 1, 0, 0], ['a', 'c', 'b', 'd', 'e', 'f'], splits=splits)
+    (fold,) = run(examples)
+    assert (fold.train.tolist(), fold.test.tolist(), fold.validation.tolist()) == ([0, 2], [3, 4], [1])
+    assert list(fold.parts) == ['train', 'validation', 'test']
+    content = folds_lib.to_json([fold], examples)
+    (entry,) = content['folds']
+    assert (entry['validation_files'], entry['unused_files']) == (['b.png'], ['f.png'])
+    assert entry['validation_counts'] == {'anger': 0, 'joy': 1}
+    (again,) = folds_lib.from_json(json.loads(json.dumps(content)), examples)
+    assert {part: ids.tolist() for part, ids in again.parts.items()} == {
+        'train': [0, 2],
+        'validation': [1],
+        'test': [3, 4],
+    }
+
+
+def test_a_person_trained_on_and_watched_is_refused():
+    examples = make([0, 1, 1, 1], ['a', 'b', 'a', 'c'], splits=['train', 'train', 'validation', 'test'])
+    with pytest.raises(UserError, match='test both trains on and validates with a: keep each person in one fold'):
+        run(examples)
+
+
 def test_given_folds():
     examples = make([0, 1, 1, 0], ['a', 'a', 'b', 'b'], folds=[1, 1, 0, 0])
     assert as_lists(run(examples)) == [('fold0', [0, 1], [2, 3]), ('fold1', [2, 3], [0, 1])]
@@ -196,8 +220,9 @@ def test_a_single_fold_may_leave_examples_to_training():
     ('entries', 'message'),
     [
         ([entry('x', 'a.png', 'b.png'), entry('x', 'c.png', 'd.png')], 'fold names must differ'),
-        ([entry('x', 'a.png', 'z.png')], "fold x tests 'z.png', which is not in the data"),
-        ([entry('x', 'a.png', 'b.png', 'a.png')], "'a.png' is tested twice"),
+        ([entry('x', 'a.png', 'z.png')], "test_files of fold x has 'z.png', which is not in the data"),
+        ([entry('x', 'a.png', 'b.png', 'a.png')], "test_files of fold x has 'a.png' twice"),
+        ([{**entry('x', 'a.png', 'b.png'), 'unused_files': ['b.png']}], "fold x has 'b.png' in two of its lists"),
         ([entry('x', 'a.png', 'b.png'), entry('y', 'b.png', 'c.png', 'd.png')], "'b.png' is tested twice"),
         ([entry('x', 'a.png', 'b.png'), entry('y', 'c.png')], "'d.png' is in the data but no fold tests it"),
         ([entry('x', 'a.png', 'd.png'), entry('y', 'b.png', 'c.png')], 'x both trains on and tests a, b'),

@@ -105,10 +105,13 @@ def test_official_splits():
     labels = list(protocols.WITH_NEUTRAL) * 3
     splits = ('train',) * 7 + ('validation',) * 7 + ('test',) * 7
     fer = examples(labels, splits=splits)
-    for choice, expected in ((Choice(), range(14, 21)), (Choice(test='validation'), range(7, 14))):
+    for choice, tested, watched in (
+        (Choice(), range(14, 21), range(7, 14)),
+        (Choice(test='validation'), range(7, 14), []),  # the third part neither trains nor tests
+    ):
         (fold,) = folds.make_folds(protocols.apply('fer2013', fer, choice), num_folds=5, seed=0, published=True)
-        assert fold.train.tolist() == list(range(7))  # the third part neither trains nor tests
-        assert fold.test.tolist() == list(expected)
+        assert fold.train.tolist() == list(range(7))
+        assert (fold.test.tolist(), fold.validation.tolist()) == (list(tested), list(watched))
     (fold,) = folds.make_folds(protocols.apply('sfew', fer, Choice()), num_folds=5, seed=0, published=True)
     assert fold.test.tolist() == list(range(7, 14))
 
@@ -119,6 +122,7 @@ def test_official_folds_of_tfd(caplog):
     tfd = examples(labels, subjects=tuple('abcdefg' * 3), official=words)
     one, two = folds.make_folds(protocols.apply('tfd', tfd, Choice()), num_folds=5, seed=0, published=True)
     assert (one.train.tolist(), one.test.tolist()) == (list(range(7)), list(range(14, 21)))
+    assert (one.validation.tolist(), two.validation.tolist()) == (list(range(7, 14)), [])
     assert (two.train.tolist(), two.test.tolist()) == (list(range(7, 21)), list(range(7)))
     assert 'trains on and tests a, b' in caplog.text  # the publisher's folds are kept, and their fault is told
 

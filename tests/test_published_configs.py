@@ -45,6 +45,7 @@ class Case:
     classes: int
     folds: int
     sequences: bool = False
+    validation: bool = False  # whether the set keeps images beside those that are tested
 
     def __str__(self) -> str:
         return f'{self.config}{self.options}'
@@ -56,11 +57,11 @@ CASES = (
     Case('oulu_casia', '', oulu_casia.write, {'subjects': 3, 'frames': 4}, 6, 3, sequences=True),
     Case('mmi', '', mmi.write, {'subjects': 3, 'frames': 6}, 6, 3, sequences=True),
     Case('jaffe', '', jaffe.write, {}, 7, 10),
-    Case('tfd', '', tfd.write, {}, 7, 5),
+    Case('tfd', '', tfd.write, {}, 7, 5, validation=True),
     Case('sfew', '', sfew.write, {}, 7, 1),
     Case('sfew', ',faces=frames', sfew.write, {'aligned': False}, 7, 1),
-    Case('fer2013', '', fer2013.write, {}, 7, 1),
-    Case('fer2013', ',labels=ferplus', ferplus.write, {}, 8, 1),
+    Case('fer2013', '', fer2013.write, {}, 7, 1, validation=True),
+    Case('fer2013', ',labels=ferplus', ferplus.write, {}, 8, 1, validation=True),
     Case('affectnet', ',classes=7', affectnet.write, {}, 7, 1),
     Case('affectnet', ',edition=npy', affectnet_npy.write, {}, 8, 1),
     Case('rafdb', '', rafdb.write, {}, 7, 1),
@@ -111,6 +112,10 @@ def test_scratch_from_the_download_to_the_table(case, tmp_path, cache):
     title, rows = report_table.table(*report_table.joined([tmp_path / 'run']))
     assert f'{case.classes} classes' in title
     assert rows[0][1]
+    curves = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
+    keys = {key for row in curves for key in row if key.endswith('_accuracy')}
+    assert keys == ({'validation_accuracy'} if case.validation else {'test_accuracy'})
+    assert ('validation' in scratch) == case.validation
 
 
 @pytest.mark.slow

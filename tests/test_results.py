@@ -40,6 +40,19 @@ def test_mean_and_spread_are_those_of_the_folds():
     assert joined['folds']['fold1']['accuracy'] == pytest.approx(0.2)
 
 
+def test_figures_on_validation_images_are_joined_by_themselves():
+    watched = {'fold0': fold([[1, 0], [0, 3]]), 'fold1': fold([[0, 1], [1, 2]])}
+    folds = {'fold0': fold([[1, 1], [0, 2]]), 'fold1': fold([[2, 0], [1, 0]])}
+    joined = results.summarise({name: {**folds[name], 'validation': watched[name]} for name in folds}, NAMES)
+    assert joined['validation'] == results.summarise(watched, NAMES)
+    assert joined['validation']['mean']['accuracy'] == pytest.approx(0.75)
+    assert {**joined, 'folds': folds} == {**results.summarise(folds, NAMES), 'validation': joined['validation']}
+    table = results.table({'scratch': joined}, NAMES).splitlines()
+    assert table[3] == 'the same nets on the validation images'
+    assert table[4].split()[4:7] == ['75.0', '±', '35.4']
+    assert 'validation' not in results.table({'scratch': results.summarise(folds, NAMES)}, NAMES)
+
+
 def test_one_fold_has_no_spread():
     joined = results.summarise({'test': fold([[1, 1], [0, 2]])}, NAMES)
     assert set(joined['std'].values()) == {0.0}

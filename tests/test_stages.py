@@ -44,10 +44,18 @@ def test_a_stage_lasts_its_epochs(epochs, batch_size, per_epoch, last):
 def test_training_and_testing_never_share_an_image():
     stage = make().build('stage2')
     assert stage.train.files == EXAMPLES.files[:20]
-    assert stage.test.files == EXAMPLES.files[20:]
+    assert (stage.watched_part, stage.watched.files) == ('test', EXAMPLES.files[20:])
     assert make().build('face_net').train.files == IDENTITIES.files
-    assert make().build('face_net').test is None
-    assert make(fold=all_data(EXAMPLES)).build('stage2').test is None
+    assert make().build('face_net').watched is None
+    assert make(fold=all_data(EXAMPLES)).build('stage2').watched is None
+
+
+def test_validation_images_are_watched_instead_of_the_test_images():
+    fold = Fold('test', FOLD.train[:15], FOLD.test, FOLD.train[15:])
+    for name in ('finetune', 'stage1', 'stage2', 'scratch'):
+        stage = make(fold=fold).build(name)
+        assert (stage.watched_part, stage.watched.files) == ('validation', EXAMPLES.files[15:20])
+        assert stage.train.files == EXAMPLES.files[:15]
 
 
 def test_the_face_net_is_shared_by_folds_and_the_rest_is_not():
@@ -118,8 +126,8 @@ def test_unlabelled_faces_join_stage_1_without_labels():
     assert len(stage.train) == 20 + 12
     assert not stage.train.labels.any()
     np.testing.assert_array_equal(stage.train.images[20:], IDENTITIES.images)
-    assert stage.test.files == EXAMPLES.files[20:]
-    assert not set(stage.test.files) & set(stage.train.files[:20])
+    assert stage.watched.files == EXAMPLES.files[20:]
+    assert not set(stage.watched.files) & set(stage.train.files[:20])
 
 
 def test_what_cannot_be_is_refused():

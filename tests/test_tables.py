@@ -239,11 +239,11 @@ def test_special_files_are_refused(write, faces):
     assert "'pipe.png': is no regular file" in refusal(tables.read_expressions, write(GOOD + 'pipe.png,joy,bob,1\n'))
 
 
-@pytest.mark.parametrize('cell', ['validation', 'Train', 'TEST', '0'])
+@pytest.mark.parametrize('cell', ['valid', 'Train', 'TEST', '0'])
 def test_unknown_split(write, cell):
     text = f'file,expression,split\na.png,joy,train\nb.png,anger,test\nc.png,joy,{cell}\n'
     message = refusal(tables.read_expressions, write(text))
-    assert message.endswith(f"line 4: split '{cell}' is neither train nor test")
+    assert message.endswith(f"line 4: split '{cell}' is none of train, test, validation")
 
 
 def test_person_in_train_and_test(write):

@@ -13,6 +13,8 @@ from absl import logging
 from fn2en_jax.data.examples import Examples
 from fn2en_jax.errors import UserError
 
+_LISTS = ('test_files', 'validation_files', 'unused_files')  # of a fold in `folds.json`
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fold:
@@ -23,11 +25,20 @@ class Fold:
         without a test.
       train: positions in the set, int64 [n], ascending.
       test: likewise, int64 [m]; disjoint from `train`.
+      validation: likewise, disjoint from both, often empty: what is watched while the net trains, where the set keeps
+        images for that, so that nobody looks at the test images before the end.
     """
 
     name: str
     train: np.ndarray
     test: np.ndarray
+    validation: np.ndarray = dataclasses.field(default_factory=lambda: np.arange(0))
+
+    @property
+    def parts(self) -> dict[str, np.ndarray]:
+        """The positions by the name of their part; validation only where there is one."""
+        parts = {'train': self.train, 'validation': self.validation, 'test': self.test}
+        return {name: ids for name, ids in parts.items() if len(ids) or name != 'validation'}
 
 
 def make_folds(examples: Examples, *, num_folds: int, seed: int, published: bool = False) -> tuple[Fold, ...]:
@@ -67,9 +78,9 @@ def all_data(examples: Examples) -> Fold:
 
 
 def to_json(folds: Sequence[Fold], examples: Examples) -> dict[str, Any]:
-    """What `folds.json` says: per fold the test files by source name, and the class counts of both sides.
+    """What `folds.json` says: per fold the test files by source name, and the class counts of every part.
 
-    Where a fold leaves images out (an official validation part), they are its `unused_files`.
+    Where a fold has validation images, they are its `validation_files`; where it leaves images out, its `unused_files`.
     """
     return {
         'class_names': list(examples.class_names),
@@ -78,10 +89,9 @@ def to_json(folds: Sequence[Fold], examples: Examples) -> dict[str, Any]:
         'folds': [
             {
                 'name': fold.name,
-                'train_counts': examples.class_counts(fold.train),
-                'test_counts': examples.class_counts(fold.test),
+                **{f'{part}_counts': examples.class_counts(ids) for part, ids in fold.parts.items()},
                 'test_files': [examples.files[i] for i in fold.test],
-                **_unused(fold, examples),
+                **_beside(fold, examples),
             }
             for fold in folds
         ],
@@ -91,7 +101,7 @@ def to_json(folds: Sequence[Fold], examples: Examples) -> dict[str, Any]:
 def from_json(content: Any, examples: Examples, *, source: str = 'folds', published: bool = False) -> tuple[Fold, ...]:
     """Reads folds in the form of `to_json`; of each fold only `name` and `test_files` are needed.
 
-    What a fold does not test and does not list as unused, it trains on. `published`: as for `make_folds`.
+    What a fold neither tests nor lists as validation or unused, it trains on. `published`: as for `make_folds`.
 
     Raises:
       UserError: naming `source`, for another form, a file that the set lacks, a file tested twice, with
@@ -106,13 +116,15 @@ def from_json(content: Any, examples: Examples, *, source: str = 'folds', publis
     if len(set(names)) < len(names):
         raise UserError(f'{source}: fold names must differ, found {", ".join(names)}')
     place = {file: i for i, file in enumerate(examples.files)}
-    tested = [_listed(entry, 'test_files', place, source) for entry in entries]
-    unused = [_listed(entry, 'unused_files', place, source) for entry in entries]
+    tested, watched, unused = ([_listed(entry, key, place, source) for entry in entries] for key in _LISTS)
+    for name, lists in zip(names, zip(tested, watched, unused, strict=True), strict=True):
+        if (twice := np.sum(lists, axis=0) > 1).any():
+            raise UserError(f'{source}: fold {name} has {examples.files[int(np.argmax(twice))]!r} in two of its lists')
     if examples.official_folds is None:
         _check_tested(tested, examples, source)
     folds = tuple(
-        Fold(name, np.flatnonzero(~test & ~left), np.flatnonzero(test))
-        for name, test, left in zip(names, tested, unused, strict=True)
+        Fold(name, np.flatnonzero(~test & ~watch & ~left), np.flatnonzero(test), np.flatnonzero(watch))
+        for name, test, watch, left in zip(names, tested, watched, unused, strict=True)
     )
     _check(folds, examples, source, published=published)
     return folds
@@ -157,15 +169,14 @@ def _fold(name: str, tested: np.ndarray) -> Fold:
 
 def _split(examples: Examples) -> Fold:
     splits = np.array(examples.splits)
-    return Fold('test', np.flatnonzero(splits == 'train'), np.flatnonzero(splits == 'test'))
+    return Fold('test', *(np.flatnonzero(splits == part) for part in ('train', 'test', 'validation')))
 
 
 def _official(words: Sequence[str]) -> tuple[Fold, ...]:
-    """A fold per letter of the words: 't' trains, 'e' tests, 'v' (validation) does neither."""
+    """A fold per letter of the words: 't' trains, 'e' tests, 'v' is for validation."""
     letters = np.array([list(word) for word in words])
     return tuple(
-        Fold(f'fold{k}', np.flatnonzero(column == 't'), np.flatnonzero(column == 'e'))
-        for k, column in enumerate(letters.T)
+        Fold(f'fold{k}', *(np.flatnonzero(column == letter) for letter in 'tev')) for k, column in enumerate(letters.T)
     )
 
 
@@ -195,8 +206,8 @@ def _is_entry(entry: Any) -> bool:
     return (
         isinstance(entry, Mapping)
         and isinstance(entry.get('name'), str)
-        and _are_names(entry.get('test_files'))
-        and _are_names(entry.get('unused_files', []))
+        and 'test_files' in entry
+        and all(_are_names(entry.get(key, [])) for key in _LISTS)
     )
 
 
@@ -204,10 +215,12 @@ def _are_names(files: Any) -> bool:
     return isinstance(files, list) and all(isinstance(file, str) for file in files)
 
 
-def _unused(fold: Fold, examples: Examples) -> dict[str, list[str]]:
+def _beside(fold: Fold, examples: Examples) -> dict[str, list[str]]:
+    """The files of a fold that neither train nor test, by the key of their list; no key without any."""
     left = np.ones(len(examples), bool)
-    left[fold.train] = left[fold.test] = False
-    return {'unused_files': [examples.files[i] for i in np.flatnonzero(left)]} if left.any() else {}
+    left[np.concatenate(list(fold.parts.values()))] = False
+    lists = {'validation_files': fold.validation, 'unused_files': np.flatnonzero(left)}
+    return {key: [examples.files[i] for i in ids] for key, ids in lists.items() if len(ids)}
 
 
 def _listed(entry: Mapping[str, Any], key: str, place: Mapping[str, int], source: str) -> np.ndarray:
@@ -215,10 +228,9 @@ def _listed(entry: Mapping[str, Any], key: str, place: Mapping[str, int], source
     chosen = np.zeros(len(place), bool)
     for file in entry.get(key, []):
         if file not in place:
-            verb = 'tests' if key == 'test_files' else 'leaves out'
-            raise UserError(f'{source}: fold {entry["name"]} {verb} {file!r}, which is not in the data')
+            raise UserError(f'{source}: {key} of fold {entry["name"]} has {file!r}, which is not in the data')
         if chosen[place[file]]:
-            raise UserError(f'{source}: {file!r} is {"tested" if key == "test_files" else "left out"} twice')
+            raise UserError(f'{source}: {key} of fold {entry["name"]} has {file!r} twice')
         chosen[place[file]] = True
     return chosen
 
@@ -247,11 +259,18 @@ def _check(folds: Sequence[Fold], examples: Examples, source: str = '', *, publi
                 'give the class more images of more persons, or use other folds'
             )
         if examples.subjects is not None:
-            both = {examples.subjects[i] for i in fold.train} & {examples.subjects[i] for i in fold.test}
-            if both:
-                _refuse_or_warn(f'{where}{fold.name} both trains on and tests {", ".join(sorted(both)[:5])}', published)
+            _check_persons(fold, examples.subjects, where, published)
     if len(folds) > 1 and examples.official_folds is None:
         _check_exhaustive(folds, _may_be_tested(examples), where)
+
+
+def _check_persons(fold: Fold, subjects: Sequence[str], where: str, published: bool) -> None:
+    persons = {part: {subjects[i] for i in ids} for part, ids in fold.parts.items()}
+    verbs = {'test': 'tests', 'validation': 'validates with'}
+    for part in persons.keys() & verbs.keys():
+        if both := persons['train'] & persons[part]:
+            shown = ', '.join(sorted(both)[:5])
+            _refuse_or_warn(f'{where}{fold.name} both trains on and {verbs[part]} {shown}', published)
 
 
 def _may_be_tested(examples: Examples) -> np.ndarray:

@@ -29,7 +29,7 @@ class Protocol:
         classes: class names by their number; the first is the default.
         rule: how persons are dealt to folds: STEP (ascending IDs, every k-th), BLOCKS (ascending IDs, contiguous), or
             OFFICIAL (the splits or folds that the set brings).
-        test: for OFFICIAL splits, which of them tests; 'train' trains.
+        test: for OFFICIAL splits, which of them tests; 'train' trains, and 'validation', unless tested, is watched.
     """
 
     classes: Mapping[int, tuple[str, ...]]
@@ -188,7 +188,7 @@ def _official(name: str, examples: Examples, test: str) -> Examples:
     if examples.splits is None or test not in examples.splits:
         there = ', '.join(sorted(set(examples.splits or ()) - {''})) or 'none'
         raise UserError(f'{name} has no split {test!r} to test on; its splits: {there}')
-    meaning = {'train': 'train', test: 'test'}
+    meaning = {'train': 'train', 'validation': 'validation', test: 'test'}  # or tested
     splits = tuple(meaning.get(split, '') for split in examples.splits)
     return dataclasses.replace(examples, splits=splits)
 

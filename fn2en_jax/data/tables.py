@@ -22,7 +22,7 @@ from fn2en_jax.data import images
 from fn2en_jax.errors import UserError
 
 MAX_LISTED = 20  # problems shown of one table
-SPLITS = ('train', 'test')
+SPLITS = ('train', 'test', 'validation')
 POINTS = tuple(
     f'{part}_{axis}' for part in ('left_eye', 'right_eye', 'nose', 'left_mouth', 'right_mouth') for axis in 'xy'
 )
@@ -51,7 +51,7 @@ class Table:
       labels: N names (an expression, or in an identity table a person), as the user spells them.
       subjects: who is shown, N names, or None.
       folds: N fold numbers, each ≥ 0, or None.
-      splits: N of 'train' or 'test', or None. Never given together with folds.
+      splits: N of 'train', 'test' or 'validation', or None. Never given together with folds.
       class_names: the label names, sorted; or those the caller prescribed, in the caller's order.
       source: the CSV file or folder.
       lines: the line of each file in the CSV, counted from 1; None for a folder.
@@ -398,7 +398,7 @@ def _check_splits(rows: Sequence[_Row], problems: Problems) -> tuple[str, ...] |
     cells = _column(rows, 'split')
     for row, cell in zip(rows, cells, strict=False):
         if cell not in SPLITS:
-            problems.add(row.line, f'split {quoted(cell)} is neither {" nor ".join(SPLITS)}')
+            problems.add(row.line, f'split {quoted(cell)} is none of {", ".join(SPLITS)}')
     return cells or None
 
 
@@ -452,7 +452,7 @@ def _check_classes(
 
 def _check_tests(folds: Sequence[int] | None, splits: Sequence[str] | None, problems: Problems) -> None:
     if splits:
-        for name in SPLITS:
+        for name in SPLITS[:2]:  # validation is a courtesy
             if name not in splits:
                 problems.add(None, f'no image has split {name}')
     if folds and min(folds) >= 0:
