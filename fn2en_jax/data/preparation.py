@@ -38,6 +38,7 @@ class Prepared:
 
     Attributes:
         encoded: PNG or JPEG; b'' when `fault` or `no_face` says why there is none.
+        unchanged: these are the bytes of the record's own file, which a workshop does not keep a second time.
         face: how the face was cut out, '' where nothing was cut.
         box, eyes: in pixels of the source; () where unknown.
         no_face: no face was found in it.
@@ -45,6 +46,7 @@ class Prepared:
     """
 
     encoded: bytes
+    unchanged: bool = False
     face: str = ''
     box: tuple[float, ...] = ()
     eyes: tuple[float, ...] = ()
@@ -80,7 +82,7 @@ def prepare(
             done += 1
             if progress:
                 progress(done, len(records))
-            yield record, Prepared(**{**fields, 'box': tuple(fields['box']), 'eyes': tuple(fields['eyes'])})
+            yield record, _unpacked(record, fields)
 
 
 @contextlib.contextmanager
@@ -109,14 +111,16 @@ def prepare_one(record: Record, step: alignment.FaceStep) -> Prepared:
     """Reads a record, cuts out its face, encodes it; what cannot be read is returned with its fault."""
     try:
         if step.mode == 'none':
-            return Prepared(_as_it_is(record))
+            return _as_it_is(record)
         face = alignment.cut(_pixels(record), step, box=record.box, points=record.points)
     except UserError as error:
         return Prepared(b'', fault=str(error))
     if face is None:
         return Prepared(b'', no_face=True)
     png = images.encode_png(face.image)
-    return Prepared(png, face.how, _floats(face.box), _floats(face.eyes), no_face=face.how == 'centre')
+    return Prepared(
+        png, face=face.how, box=_floats(face.box), eyes=_floats(face.eyes), no_face=face.how == 'centre'
+    )
 
 
 def words(step: alignment.FaceStep) -> list[str]:
@@ -124,10 +128,12 @@ def words(step: alignment.FaceStep) -> list[str]:
     return [step.mode] if step.mode == 'none' else [step.mode, str(step.size), step.no_face, f'v{VERSION}']
 
 
-def _as_it_is(record: Record) -> bytes:
-    return (
-        images.storable(_bytes(record.image)) if isinstance(record.image, Path) else images.encode_png(_pixels(record))
-    )
+def _as_it_is(record: Record) -> Prepared:
+    if not isinstance(record.image, Path):
+        return Prepared(images.encode_png(_pixels(record)))
+    data = _bytes(record.image)
+    stored = images.storable(data)
+    return Prepared(stored, unchanged=stored is data)
 
 
 def _mapped(work: Any, chunks: list[Sequence[Record]], processes: int, count: int) -> Iterator[Path]:
@@ -144,17 +150,27 @@ def _chunk(records: Sequence[Record], step: alignment.FaceStep, workshop: Path) 
     """The file of these records, made unless it is there."""
     path = workshop / f'{_identity(records, step)}.msgpack'
     if not path.exists():
-        packed = msgpack.packb([dataclasses.asdict(prepare_one(record, step)) for record in records])
+        packed = msgpack.packb([_packed(prepare_one(record, step)) for record in records])
         temporary = path.with_suffix(f'.{os.getpid()}.tmp')
         temporary.write_bytes(packed)
         os.replace(temporary, path)
     return path
 
 
+def _packed(face: Prepared) -> dict[str, Any]:
+    return dataclasses.asdict(dataclasses.replace(face, encoded=b'') if face.unchanged else face)
+
+
+def _unpacked(record: Record, fields: dict[str, Any]) -> Prepared:
+    encoded = _bytes(record.image) if isinstance(record.image, Path) and fields['unchanged'] else fields['encoded']
+    return Prepared(**{**fields, 'encoded': encoded, 'box': tuple(fields['box']), 'eyes': tuple(fields['eyes'])})
+
+
 def _identity(records: Sequence[Record], step: alignment.FaceStep) -> str:
     """Changes when what the records show or how it is cut changes: a chunk is never used for another one's records."""
     facts = [(record.file, _state(record.image), record.box, record.points) for record in records]
-    said = json.dumps([facts, dataclasses.asdict(step), VERSION], default=float)
+    form = [field.name for field in dataclasses.fields(Prepared)]  # of a chunk; another version's are made again
+    said = json.dumps([facts, dataclasses.asdict(step), VERSION, form], default=float)
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 

@@ -3,18 +3,21 @@
 import concurrent.futures
 import contextlib
 import io
+import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
+from array_record.python import array_record_module
 from google.protobuf import json_format
 from google.protobuf import message as protobuf_message
+from tensorflow_datasets.core import file_adapters
 
 from fn2en_jax.data import images
 from fn2en_jax.data.builders import schema
@@ -217,13 +220,37 @@ def _write(builder: tfds.core.DatasetBuilder, data_dir: Path) -> None:
     try:
         # TFDS prints about downloads, of which there are none, and makes a folder for them.
         quiet = contextlib.redirect_stdout(io.StringIO())
-        with _disk_faults(data_dir), tempfile.TemporaryDirectory() as downloads, quiet:
+        with _disk_faults(data_dir), tempfile.TemporaryDirectory() as downloads, quiet, _uncompressed():
             builder.download_and_prepare(file_format=schema.FILE_FORMAT, download_dir=downloads)
     except BaseException as error:
         if isinstance(error, UserError) and builder.data_path.exists():
             return  # another process was quicker, and our folder could not take the name
         _remove_empty(Path(builder.data_dir).parent, data_dir)
         raise
+
+
+class _Uncompressed(file_adapters.ArrayRecordFileAdapter):
+    @classmethod
+    def write_examples(cls, path: str | os.PathLike[str], iterator: Iterable[tuple[Any, bytes]]) -> None:
+        writer = array_record_module.ArrayRecordWriter(os.fspath(path), 'group_size:1,uncompressed')
+        for _, example in iterator:
+            writer.write(example)
+        writer.close()
+
+
+@contextlib.contextmanager
+def _uncompressed() -> Iterator[None]:
+    """Images are compressed already; ArrayRecord did it once more, in a sixth of the time that preparing takes.
+
+    TFDS leaves no choice but that of the adapter.
+    """
+    adapters, form = file_adapters.ADAPTER_FOR_FORMAT, file_adapters.FileFormat(schema.FILE_FORMAT)
+    usual = adapters[form]
+    adapters[form] = _Uncompressed
+    try:
+        yield
+    finally:
+        adapters[form] = usual
 
 
 def _remove_empty(folder: Path, root: Path) -> None:
