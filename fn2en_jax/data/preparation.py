@@ -118,9 +118,7 @@ def prepare_one(record: Record, step: alignment.FaceStep) -> Prepared:
     if face is None:
         return Prepared(b'', no_face=True)
     png = images.encode_png(face.image)
-    return Prepared(
-        png, face=face.how, box=_floats(face.box), eyes=_floats(face.eyes), no_face=face.how == 'centre'
-    )
+    return Prepared(png, face=face.how, box=_floats(face.box), eyes=_floats(face.eyes), no_face=face.how == 'centre')
 
 
 def words(step: alignment.FaceStep) -> list[str]:
