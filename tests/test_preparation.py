@@ -5,6 +5,7 @@ import io
 import multiprocessing
 import os
 import signal
+import threading
 import time
 
 import numpy as np
@@ -82,6 +83,30 @@ def test_finished_chunks_are_not_made_again(records, tmp_path, monkeypatch):
     assert len(made) == preparation.CHUNK + 150
 
 
+def test_bytes_that_are_stored_unchanged_do_not_lie_in_the_workshop(records, tmp_path):
+    files = [record for k, record in enumerate(records) if k % 3 and k != 40]
+    faces = prepared(files, AS_IT_IS, tmp_path / 'workshop')
+    assert [face.encoded for face in faces] == [record.image.read_bytes() for record in files]
+    kept = sum(path.stat().st_size for path in (tmp_path / 'workshop').iterdir())
+    assert kept < 0.05 * sum(len(face.encoded) for face in faces)
+
+
+def test_a_workshop_is_used_by_one_at_a_time(tmp_path):
+    order = []
+
+    def second() -> None:
+        with preparation.alone(tmp_path / 'unfinished' / 'workshop'):
+            order.append('second')
+
+    with preparation.alone(tmp_path / 'unfinished' / 'workshop'):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.3)
+        order.append('first')
+    thread.join()
+    assert order == ['first', 'second']
+
+
 def _slowly(records, workshop):
     one = preparation.prepare_one
     preparation.prepare_one = lambda *args: time.sleep(0.02) or one(*args)
@@ -112,5 +137,6 @@ def test_turned_photographs_are_stored_upright(tmp_path):
     image.save(stream, 'PNG', exif=exif)
     (tmp_path / 'turned.png').write_bytes(stream.getvalue())
     record = Record(tmp_path / 'turned.png', 'turned.png', 'anger')
-    face = preparation.prepare_one(record, AS_IT_IS)
+    (face,) = prepared([record], AS_IT_IS, tmp_path / 'workshop')
+    assert not Image.open(io.BytesIO(face.encoded)).getexif()
     np.testing.assert_array_equal(images.decode(face.encoded, 3), np.rot90(picture(0), -1))

@@ -116,6 +116,8 @@ def test_scratch_from_the_download_to_the_table(case, tmp_path, cache):
     keys = {key for row in curves for key in row if key.endswith('_accuracy')}
     assert keys == ({'validation_accuracy'} if case.validation else {'test_accuracy'})
     assert ('validation' in scratch) == case.validation
+    if case.validation:
+        assert scratch['validation']['accuracy'] == pytest.approx(curves[-1]['validation_accuracy'])
 
 
 @pytest.mark.slow

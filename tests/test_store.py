@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from array_record.python import array_record_module
 from PIL import Image
 
 from fn2en_jax.data import images, store, tables
@@ -72,6 +73,12 @@ def test_everything_comes_back_in_the_order_of_the_names(builder):
     assert examples.subjects == tuple(SUBJECTS[k % 5] for k in reversed(range(NUM)))
     assert examples.folds.tolist() == [k % 5 % 2 for k in reversed(range(NUM))]
     assert examples.splits is None
+
+
+def test_images_are_not_compressed_a_second_time(builder):
+    reader = array_record_module.ArrayRecordReader(str(record_file(builder)))
+    assert 'uncompressed' in reader.writer_options_string()
+    reader.close()
 
 
 def test_size_and_channels(builder):
