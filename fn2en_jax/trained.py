@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Trained:
         place: the folder of its checkpoints, or the file it came in.
         read: template of its state -> the state, without that of an optimiser; UserError where `place` is damaged.
         faces: how the faces it was trained on were cut out of their images: 'align', 'box' or 'none'.
+        provenance: what a net in a file tells of how it was made; {} in a workdir, whose results.json tells it.
     """
 
     method: str
@@ -43,6 +44,7 @@ class Trained:
     place: Path
     read: Callable[[NetState], NetState]
     faces: str = 'none'
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def reading(self) -> Reading:
@@ -124,6 +126,8 @@ def find(folder: str, *, method: str = '', fold: str = '', fold_flag: str = '--f
         UserError: when there is no such net, or several and none was named.
     """
     root = Path(folder)
+    if root.is_file():
+        raise UserError(f'{folder} is a file; a workdir is the folder of a run')
     config = ml_collections.ConfigDict(workdir.read_json(root / 'config.json'))
     if method == FACE_NET:
         return _finished(FACE_NET, '', config, root / FACE_NET)

@@ -21,6 +21,7 @@ LAYERS = {
     4: ('engine',),
     5: ('stages', 'plan'),
     6: ('experiment', 'trained'),
+    7: ('portable',),
     8: ('evaluate', 'compare', 'convert', 'datasets', 'report_table', 'layer_sweep'),
 }
 # Of one layer, and still in an order of their own.
@@ -100,7 +101,7 @@ def test_only_one_file_knows_about_devices():
 def test_config_dicts_are_read_in_few_places():
     found = {module(path) for path in FILES if 'ml_collections' in ' '.join(imports(path))}
     # The sweep is a launcher: it takes a config from its flag and sets two keys.
-    assert found <= {'fn2en_jax.stages', 'fn2en_jax.experiment', 'fn2en_jax.trained', 'fn2en_jax.layer_sweep'}
+    assert found <= {f'fn2en_jax.{name}' for name in ('stages', 'experiment', 'trained', 'portable', 'layer_sweep')}
 
 
 def test_no_file_is_called_after_nothing():

@@ -33,6 +33,7 @@ from fn2en_jax.weights.canonical import (
 COLLECTIONS = ('params', 'batch_stats')
 FORMAT, VERSION = 'fn2en_jax face net', '1'
 STATE_DICT = 'fn2en_jax state dict'
+TRAINED_NET = 'fn2en_jax trained net'  # of `portable`
 _CONVERTED = 'converted from '
 _BARE = 'safetensors without metadata'
 _KEYS = {'weight': 'kernel', 'bias': 'bias'}  # of our state dicts
@@ -51,6 +52,11 @@ def read(file: Bytes, wish: Wish) -> Net:
     except UserError as error:
         raise UserError(f'it is not a readable safetensors file: {error}') from error
     form = metadata.get('format')
+    if form == TRAINED_NET:
+        raise UserError(
+            'this is a whole trained net; take the weights of a face net out of its run with '
+            'python -m fn2en_jax.convert WORKDIR FILE --to=pytorch --net=face_net'
+        )
     if form not in (FORMAT, STATE_DICT) and any(name.endswith('.weight') for name in found):
         return pytorch.interpret(found, 'safetensors', wish)
     told = _told(metadata)
