@@ -113,18 +113,32 @@ def write(net: Trained, path: str | Path) -> None:
         OSError: as the disk does.
     """
     arrays = {name: np.asarray(leaf) for name, leaf in trees.paths(net.variables()).items()}
-    metadata = {
-        'format': FORMAT,
-        'version': VERSION,
+    metadata = {'format': FORMAT, 'version': VERSION, **texts(net), 'tensors_sha256': _tensors_sha256(arrays)}
+    tensors.write(Path(path), arrays, {**metadata, 'metadata_sha256': _metadata_sha256(metadata)})
+
+
+def card(net: Trained) -> dict[str, Any]:
+    """What must be known to use a net, as JSON values: it travels in every exported file.
+
+    Returns:
+        method, fold, class_names, preprocessing, config, provenance: see above.
+
+    Raises:
+        UserError: when a file of the workdir is damaged, or the net is larger than any that can be exported.
+    """
+    return {
         'method': net.method,
         'fold': net.fold,
-        'class_names': json.dumps(net.class_names),
-        'preprocessing': json.dumps(preprocessing(net)),
-        'config': json.dumps(_settings(net.config)),
-        'provenance': json.dumps(provenance(net)),
-        'tensors_sha256': _tensors_sha256(arrays),
+        'class_names': list(net.class_names),
+        'preprocessing': preprocessing(net),
+        'config': _settings(net.config),
+        'provenance': provenance(net),
     }
-    tensors.write(Path(path), arrays, {**metadata, 'metadata_sha256': _metadata_sha256(metadata)})
+
+
+def texts(net: Trained) -> dict[str, str]:
+    """The card for a file whose metadata are texts: words as they are, the rest as JSON."""
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in card(net).items()}
 
 
 def read(path: str | Path) -> Trained:

@@ -18,6 +18,7 @@ from fn2en_jax.data.sources import Data, Reading
 from fn2en_jax.errors import UserError
 from fn2en_jax.methods import METHODS
 from fn2en_jax.methods.base import NetState
+from fn2en_jax.methods.classifier import Classifier
 from fn2en_jax.stages import FACE_NET, Stage, Stages, reading
 from fn2en_jax.types import Array, PyTree
 
@@ -57,6 +58,12 @@ class Trained:
         data = self.config.data
         return (data.stored_size, data.stored_size, data.channels)
 
+    @property
+    def classifier(self) -> Classifier:
+        """The net without its weights: the Linen module `model`, which of its activations are the logits, and whether
+        they are averaged with those of the mirror image."""
+        return self._stage(self._one_image()).method
+
     def probabilities(self) -> Callable[[PyTree, Array], Array]:
         """The whole net as a pure function, for compiling and exporting.
 
@@ -64,10 +71,10 @@ class Trained:
             (variables as from `variables()`, faces uint8 [B,S,S,C]) -> probabilities float32 [B,K]. It crops the
             centre, subtracts the mean, and averages with the mirror image where the config says so.
         """
-        method, crop = self._stage(self._one_image()).method, self.config.data.crop_size
+        classifier, crop = self.classifier, self.config.data.crop_size
 
         def apply(variables: PyTree, faces: Array) -> Array:
-            return jax.nn.softmax(method.logits(variables, centre_crop(faces, crop)))
+            return jax.nn.softmax(classifier.logits(variables, centre_crop(faces, crop)))
 
         return apply
 

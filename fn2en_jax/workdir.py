@@ -158,3 +158,20 @@ def write_text(path: Path, text: str) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write a file under: it becomes `path` when the block ends well, and is deleted if not.
+
+    Raises:
+        OSError: as the disk does.
+    """
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        yield temporary
+        with temporary.open('rb') as file:
+            os.fsync(file.fileno())  # or the name may reach the disk before the content
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

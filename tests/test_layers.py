@@ -17,12 +17,12 @@ LAYERS = {
     0: ('types', 'errors', 'rng', 'trees', 'workdir', 'commands'),
     1: ('losses', 'metrics', 'optim', 'models', 'weights', 'data'),
     2: ('methods',),
-    3: ('parallel', 'checkpoint', 'report', 'plots', 'results', 'literature'),
+    3: ('parallel', 'checkpoint', 'report', 'plots', 'results', 'literature', 'onnx_graph'),
     4: ('engine',),
     5: ('stages', 'plan'),
     6: ('experiment', 'trained'),
-    7: ('portable',),
-    8: ('evaluate', 'compare', 'convert', 'datasets', 'report_table', 'layer_sweep'),
+    7: ('portable', 'stablehlo', 'trial_faces'),
+    8: ('evaluate', 'compare', 'convert', 'export', 'datasets', 'report_table', 'layer_sweep'),
 }
 # Of one layer, and still in an order of their own.
 ALLOWED = {
@@ -32,6 +32,7 @@ ALLOWED = {
     ('commands', 'errors'),
     ('workdir', 'errors'),
     ('plan', 'stages'),
+    ('stablehlo', 'portable'),
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 
