@@ -232,6 +232,7 @@ def _licence(settings: Mapping[str, Any]) -> str:
 def _settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """What makes up the net, by name. Raises UserError for a value that `read` would refuse."""
     settings = {key: _setting(config, key) for key in SETTINGS}
+    settings = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
     _check(settings)
     return settings
 

@@ -9,10 +9,11 @@ Equal nets give equal files. A program is code: open those of people you trust. 
 runs under any JAX of the six months after it was written.
 """
 
+import contextlib
 import dataclasses
 import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,19 @@ def _exported(net: Trained) -> export.Exported:
     (batch,) = export.symbolic_shape('batch')
     faces = jax.ShapeDtypeStruct((batch, *net.image_shape), np.uint8)
     # TPUs and newer GPUs would else round the factors of every product to 8 or 10 bits.
-    with jax.default_matmul_precision('highest'):
+    with jax.default_matmul_precision('highest'), _without_source_lines():
         return export.export(jax.jit(lambda faces: apply(variables, faces)), platforms=PLATFORMS)(faces)
+
+
+@contextlib.contextmanager
+def _without_source_lines() -> Iterator[None]:
+    """Keeps out of a program which line of which file on this machine every operation comes from."""
+    before = jax.config.values['jax_traceback_in_locations_limit']
+    jax.config.update('jax_traceback_in_locations_limit', 0)
+    try:
+        yield
+    finally:
+        jax.config.update('jax_traceback_in_locations_limit', before)
 
 
 def _members(path: Path) -> tuple[dict[str, Any], bytes]:

@@ -16,7 +16,7 @@ NETS = {
     'fn2en': {},
     'finetune': {'data__channels': 1, 'face_net__image_size': 40, 'face_net__batch_norm': False},
     'scratch': {'stage1__layer': 'fc6', 'dtype': 'bfloat16', 'loss__flip_test': True},
-    'face_net': {'names': ('Ann', 'Bob', 'Éve')},
+    'face_net': {'names': ('Ann', 'Bob', 'Éve'), 'loss__flip_test': True},
 }
 
 
@@ -47,9 +47,16 @@ def test_a_net_comes_back_bit_for_bit(method, tmp_path):
     assert found.image_shape == net.image_shape
     assert found.reading.faces == 'align'
     assert equal(found.variables(), net.variables())
+    assert found.classifier.model == net.classifier.model.clone(dropout_rate=0.0)  # which is of training
+    assert found.classifier.output == net.classifier.output
+    assert found.classifier.flip_test == net.classifier.flip_test == (method == 'scratch')
+
+
+def test_a_net_from_a_file_computes_what_it_computed(written):
+    net, path, _ = written
     images = trained_nets.faces(net)
     expected = trained_nets.probabilities(net, images)
-    np.testing.assert_array_equal(trained_nets.probabilities(found, images), expected)
+    np.testing.assert_array_equal(trained_nets.probabilities(portable.read(path), images), expected)
     np.testing.assert_allclose(expected.sum(1), 1, atol=1e-6)
 
 
