@@ -183,6 +183,14 @@ def test_a_file_that_computes_something_else_is_not_kept(written, tmp_path, monk
     assert (tmp_path / 'net.onnx').read_bytes() == b'the file that was there'
 
 
+def test_a_net_that_says_the_same_of_all_faces_is_told_of(capsys):
+    faces = {'random': np.array([[0.3, 0.7], [0.3, 0.7]])}
+    export._compare((lambda x: x, lambda x: x), faces)
+    assert 'comparing on them shows little' in capsys.readouterr().err
+    export._compare((lambda x: x, lambda x: x), {'random': faces['random'] + [[0.1, -0.1], [0, 0]]})
+    assert not capsys.readouterr().err
+
+
 def test_values_that_are_not_finite_are_refused():
     with pytest.raises(UserError, match='nan apart'):
         export._compare((lambda x: x, lambda x: x * np.nan), {'random': np.ones((3, 2))})
