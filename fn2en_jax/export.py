@@ -53,13 +53,14 @@ def main(paths: Sequence[str]) -> None:
         else trained.find(WORKDIR.value or '', method=METHOD.value, fold=FOLD.value)
     )
     print(f'{net.method} net{f" of fold {net.fold}" if net.fold else ""}: {_listed(net.class_names)}', flush=True)
+    _check_size(net)
     faces = _faces(net, FACES.value)
     try:
         with workdir.replacing(place) as temporary:
             _compare(FORMS[place.suffix](net, temporary), faces)
             size = temporary.stat().st_size
     except OSError as error:
-        raise UserError(f'cannot write {place}: {error.strerror}') from error
+        raise UserError(f'cannot write {place}: {error.strerror or error}') from error
     print(f'written to {place} ({size / 1e6:.1f} MB)\n{portable.provenance(net)["licence"]}')
 
 
@@ -118,6 +119,20 @@ def _destination(path: str) -> Path:
     if NET.value and place.resolve() == Path(NET.value).resolve():
         raise UserError(f'{path} is the file to read; choose another')
     return place
+
+
+def _check_size(net: Any) -> None:
+    """Refuses a net that no form could hold; ONNX and programs end at 2 GB."""
+    import jax
+
+    from fn2en_jax import trees
+    from fn2en_jax.weights.binary import MAX_VALUES
+
+    crop, channels = net.config.data.crop_size, net.config.data.channels
+    image = np.zeros((1, crop, crop, channels), np.float32)
+    values = trees.num_params(jax.eval_shape(net.classifier.model.init, jax.random.PRNGKey(0), image))
+    if values > MAX_VALUES:
+        raise UserError(f'the net has {values:,} parameters; a file holds at most {MAX_VALUES:,}')
 
 
 def _needs(package: str, requirements: str) -> None:

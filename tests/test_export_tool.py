@@ -301,6 +301,21 @@ def test_what_a_user_can_mend_is_one_line(run, written, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['folder.onnx', 'half']
 
 
+def test_a_net_larger_than_files_may_be_is_refused_before_it_is_read():
+    large = {'face_net__width': 1.4, 'face_net__fc_features': 4096, 'data__crop_size': 224, 'data__stored_size': 256}
+    with pytest.raises(UserError, match=r'the net has \d{3},\d{3},\d{3} parameters'):
+        export._check_size(trained_nets.make('finetune', **large))
+
+
+def test_a_full_disk_is_a_line(written, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError('1000 requested and 0 written')  # how NumPy words it
+
+    monkeypatch.setattr(portable, 'write', full)
+    with pytest.raises(UserError, match=r'cannot write .*a\.safetensors: 1000 requested and 0 written'):
+        exported(tmp_path / 'a.safetensors', net=str(written / 'net.safetensors'))
+
+
 def test_the_command_line(written, tmp_path):
     done = called(f'--net={written / "missing.safetensors"}', tmp_path / 'b.stablehlo')
     assert done.returncode == commands.BAD_INPUT
