@@ -324,6 +324,8 @@ def _net(place: Path, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[s
         raise UserError(f'the metadata name the method {shown(method)!r}')
     if not _is_names(names):
         raise UserError('the metadata hold no sound class_names')
+    if not (metadata['fold'].isprintable() and _is_line(told['provenance'].get('licence'))):
+        raise UserError('the metadata hold no sound fold or licence')
     if not _one_of('align', 'box', 'none')(faces):
         raise UserError(f'the metadata say that faces are cut out by {shown(faces)!r}')
     if set(told['config']) != set(SETTINGS):
@@ -352,7 +354,12 @@ def _parsed(key: str, text: str) -> Any:
 
 
 def _is_names(names: list[Any]) -> bool:
-    return bool(names) and all(isinstance(name, str) and name for name in names) and len(set(names)) == len(names)
+    return bool(names) and all(map(_is_line, names)) and len(set(names)) == len(names)
+
+
+def _is_line(text: Any) -> bool:
+    """Whether it may be printed as it is: nothing that moves the cursor."""
+    return isinstance(text, str) and text != '' and text.isprintable()
 
 
 def _check_outputs(method: str, shapes: Mapping[str, tuple[int, ...]], names: list[str]) -> None:
