@@ -91,6 +91,7 @@ def prepare(
     with preparation.alone(workshop):
         if stored(dataset, place, faces):  # by another process, while this one waited
             return _builder(dataset, place, faces)
+        store.clear_killed(_builder(dataset, place, faces))
         unpacked = root / 'unpacked' / dataset.name
         found = dataset.find(Tree(source, archives.unpack(source, unpacked, _unpacking(progress), dataset.wants)))
         step = faces.step(found.faces or dataset.faces)

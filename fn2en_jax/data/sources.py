@@ -230,6 +230,7 @@ def _load_faces(
     make = functools.partial(table_faces.TableFaces, config=cut)
     if not store.open_builder(make, root).data_path.exists():
         with preparation.alone(workshop):
+            store.clear_killed(store.open_builder(make, root))
             store.prepare(make, root)
             preparation.clear(workshop)
     return _load(make, reading, class_names)

@@ -5,6 +5,7 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -210,6 +211,12 @@ def open_builder(make_builder: Callable[..., tfds.core.DatasetBuilder], data_dir
             return make_builder(data_dir=str(data_dir))
         except json_format.ParseError as error:
             raise UserError(f'{data_dir}: the description of a stored set is damaged ({error}); delete it') from error
+
+
+def clear_killed(builder: tfds.core.DatasetBuilder) -> None:
+    """Removes what processes that were killed while they wrote this set have left; none may be writing it now."""
+    for folder in builder.data_path.parent.glob(f'incomplete.*_{builder.data_path.name}'):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(builder: tfds.core.DatasetBuilder, data_dir: Path) -> None:
