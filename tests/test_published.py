@@ -204,6 +204,24 @@ def test_what_is_no_part_of_a_set_is_told_and_not_warned_of(tmp_path, caplog):
     assert 'a.png: broken' in caplog.text
 
 
+@pytest.mark.parametrize(
+    ('no_face', 'stored', 'told'), [('keep', 28, 'and kept the centre of 12'), ('drop', 16, 'and dropped 12')]
+)
+def test_what_became_of_images_without_a_face_is_told(tmp_path, no_face, stored, told, caplog):
+    tree.write(tmp_path / 'download', subjects=1, last=4)
+    for path in sorted((tmp_path / 'download').rglob('*_landmarks.txt'))[:12]:
+        path.unlink()
+    builder = published.prepare(CKPLUS, place(tmp_path), published.Faces('align', no_face))
+    report = builder.info.metadata
+    assert sum(report['stored'].values()) == stored
+    text = '\n'.join(published.report_lines(CKPLUS, report))
+    assert f'no face found in {told}:\n    S005/001/S005_001_00000001.png' in text
+    published.warn(CKPLUS, {**report, 'missing': [], 'damaged': [], 'expected': {}})
+    assert f'CK+:\n  no face found in {told}:' in caplog.text
+    older = {key: value for key, value in report.items() if key != 'no_face_kept'}
+    assert 'no face found in 12:' in '\n'.join(published.report_lines(CKPLUS, older))
+
+
 def _prepare(folder, queue):
     builder = published.prepare(CKPLUS, published.Place(str(folder / 'download'), str(folder / 'data')), STEP)
     queue.put(sum(builder.info.metadata['stored'].values()))
@@ -228,6 +246,7 @@ def test_keys_of_published_sets_are_refused_for_others(source, tmp_path):
     for wanted, key in (
         (sources.Wanted(source, 'e.csv', extra='fer2013'), 'extra'),
         (sources.Wanted(source, 'e.csv', choice=Choice(classes=3)), 'classes'),
+        (sources.Wanted(source, 'e.csv', choice=Choice(subjects='chosen')), 'fold_subjects'),
     ):
         with pytest.raises(UserError, match=f'config.data.{key} is for published sets'):
             sources.open_data(wanted, reading, need_identities=False)

@@ -68,6 +68,7 @@ class Wanted:
             'manual_dir': self.manual_dir,
             'classes': choice.classes,
             'fold_rule': choice.rule,
+            'fold_subjects': choice.subjects if choice.subjects != protocols.Choice().subjects else '',
             'test_split': choice.test,
             'extra': self.extra,
             'extra_manual_dir': self.extra_manual_dir,
@@ -212,6 +213,10 @@ def _load_table(table: tables.Table, reading: Reading, class_names: tuple[str, .
     tables.warn_of_copies(table, digests)
     faces = reading.faces or 'none'
     if faces == 'none':
+        if table.points:
+            logging.warning(
+                '%s: its landmarks are not used; --config.data.faces=align cuts faces by them', table.source
+            )
         opened = _load(functools.partial(table_faces.TableFaces, config=config), reading, class_names)
     else:
         opened = _load_faces(config, table, reading, class_names)
@@ -233,6 +238,7 @@ def _load_faces(
             store.clear_killed(store.open_builder(make, root))
             store.prepare(make, root)
             preparation.clear(workshop)
+    published.warn_of_faceless(table.source.name, store.open_builder(make, root).info.metadata)
     return _load(make, reading, class_names)
 
 

@@ -27,7 +27,8 @@ class PublishedConfig(tfds.core.BuilderConfig):
 
 
 class PublishedFaces(tfds.core.GeneratorBasedBuilder):
-    """TFDS builder of a published set; `info.metadata` is its report, see `report`."""
+    """TFDS builder of a published set; `info.metadata` is its report, see `report`, and with it `no_face_kept`,
+    how many of the images without a face were stored by their centres."""
 
     VERSION = tfds.core.Version(f'1.{preparation.VERSION}.0')
 
@@ -49,18 +50,20 @@ class PublishedFaces(tfds.core.GeneratorBasedBuilder):
         stored: list[Record] = []
         faults: list[str] = []
         faceless: list[str] = []
+        kept = 0
         for record, face in config.prepared:
             if face.fault:
                 faults.append(f'{record.file}: {face.fault}')
             if face.no_face:
                 faceless.append(record.file)
+                kept += bool(face.encoded)
             if face.encoded:
                 yield len(stored), _example(record, face)
                 stored.append(record)
         if not stored:
             first = (faults or faceless)[:1]
             raise UserError(f'no image can be used of {len(faults) + len(faceless)}; the first: {"".join(first)}')
-        self.info.metadata.update(report(config.found, config.mode, stored, faults, faceless))
+        self.info.metadata.update(report(config.found, config.mode, stored, faults, faceless), no_face_kept=kept)
 
     def _create_builder_config(self, builder_config: PublishedConfig, version: str | None) -> PublishedConfig:
         """Every config is made for its set; TFDS would warn that it is not among those of the class."""
