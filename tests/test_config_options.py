@@ -1,8 +1,10 @@
 """Every option after the colon of every config, at full size: built, and the steps of every stage traced by shape."""
 
+import dataclasses
 import importlib
 import itertools
 import json
+import re
 from pathlib import Path
 from unittest import mock
 
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from fn2en_jax import experiment
+from fn2en_jax import experiment, literature, plan
 from fn2en_jax.data import protocols
 from fn2en_jax.data.datasets import DATASETS
 from fn2en_jax.data.folds import Fold
@@ -131,3 +133,54 @@ def test_every_step_of_every_stage_fits_at_full_size(name, argument):
             assert outputs['loss'].shape == (stage.batch_size,)
         else:
             assert outputs['logits'].shape == (stage.batch_size, 3 if stage.name == 'face_net' else classes)
+
+
+HEADER = re.compile(
+    r'Command: python launch\.py --config=configs/(?P<name>\w+)\.py --workdir=runs/(?P=name) '
+    r'--config\.data\.manual_dir=PATH --config\.face_net\.weights=vgg_face\.safetensors '
+    r'Argument: the method \(fn2en, finetune, scratch, all\).* Expected: (?P<expected>(?:not in )?the paper\b.*) '
+    r'Time: not measured on a GPU yet; floating-point operations for [a-z ]*(?P<images>[\d,]+) training images.*: '
+    r'fine-tune (?P<finetune>\S+), stage 1 (?P<stage1>\S+), stage 2 (?P<stage2>\S+), scratch (?P<scratch>\d\.\de\d+)\.'
+)
+
+
+def header(name: str) -> re.Match[str]:
+    text = ' '.join(importlib.import_module(f'configs.{name}').__doc__.split())
+    found = HEADER.search(text)
+    assert found, text
+    assert found['name'] == name
+    return found
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_headers_tell_the_command_the_published_figures_and_the_cost(name):
+    source = importlib.import_module(f'configs.{name}').get_config().data.source
+    papers = [paper for (key, *_), paper in literature.PUBLISHED.items() if key == source]
+    expected = header(name)['expected']
+    assert expected.startswith('the paper has') == any(paper.methods for paper in papers)
+    figures = [figure for paper in papers for figure in paper.methods.values()]
+    figures += [figure for paper in papers for title, figure in paper.others.items() if title.startswith('FMPN')]
+    assert all(str(figure) in expected for figure in figures)
+
+
+@pytest.mark.parametrize(
+    'name', [name if name == 'ckplus' else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
+def test_the_cost_in_a_header_is_what_plan_says(name):
+    found = header(name)
+    count = int(found['images'].replace(',', ''))
+    config = load(f'--config={ROOT}/configs/{name}.py:all')
+    data, classes = config.data, number_of_classes(config)
+    one = faces.make(classes, size=data.stored_size, classes=classes, channels=data.channels)
+    expressions = dataclasses.replace(
+        one,
+        images=np.broadcast_to(one.images[:1], (count, *one.images.shape[1:])),  # no memory for AffectNet's pixels
+        labels=np.arange(count, dtype=np.int32) % classes,
+        subjects=None,
+        files=('',) * count,
+    )
+    stages = Stages(config, Data(expressions, None, {}), Fold('fold0', np.arange(0), np.arange(0)))
+    stages._train = expressions
+    for stage in ('finetune', 'stage1', 'stage2', 'scratch'):
+        flops = plan.estimate(stages.build(stage), stages.image_shape).flops
+        assert float(found[stage]) == pytest.approx(flops, rel=0.05)  # two digits
