@@ -141,6 +141,57 @@ def test_a_tree_leaves_out_what_was_unpacked_into_it_and_nothing_else(tmp_path):
     assert list(Tree(root / 'own', [tmp_path / 'beside']).files) == ['e.png', 'one/b.png', 'two/c.png']
 
 
+def make_files(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def test_links_that_the_user_made_are_followed_and_no_others(tmp_path):
+    root, kept = tmp_path / 'root', tmp_path / 'kept'
+    make_files(root, 'a.png', 'sub/b.png', '.hidden/h.png')
+    make_files(kept, 'images/c.png', 'images/sub/d.png', 'other/e.png', 'private/p.png', 'single.png')
+    (root / 'images').symlink_to(kept / 'images')
+    (root / 'one.png').symlink_to(kept / 'single.png')
+    (kept / 'images' / 'out.png').symlink_to(kept / 'private/p.png')  # further down: may come from anybody
+    (kept / 'images' / 'private').symlink_to(kept / 'private')
+    (kept / 'images' / 'c2.png').symlink_to('c.png')
+    (root / 'sub' / 'other').symlink_to(kept / 'other')
+    (root / 'sub' / 'out.png').symlink_to(kept / 'private/p.png')
+    (root / '.secret').symlink_to(kept / 'private')
+    (root / 'dangling').symlink_to(tmp_path / 'nowhere')
+    assert list(Tree(root).files) == [
+        'a.png', 'dangling', 'images/c.png', 'images/c2.png', 'images/sub/d.png', 'one.png', 'sub/b.png'
+    ]  # fmt: skip
+    unpacked = Tree(tmp_path / 'kept/other', [root]).files  # in what was extracted, none is
+    assert list(unpacked) == ['a.png', 'e.png', 'sub/b.png']
+
+
+def test_links_in_circles_and_to_the_same_end(tmp_path):
+    root, kept = tmp_path / 'root', tmp_path / 'kept'
+    make_files(root, 'a.png', 'sub/b.png')
+    make_files(kept, 'c.png', 'deeper/d.png')
+    (root / 'again').symlink_to(root / 'sub')
+    (root / 'self').symlink_to(root)
+    (root / 'up').symlink_to(tmp_path)
+    (root / 'kept').symlink_to(kept)
+    (root / 'kept2').symlink_to(kept)
+    (root / 'deeper').symlink_to(kept / 'deeper')
+    (kept / 'back').symlink_to(root)
+    assert list(Tree(root).files) == ['a.png', 'kept/c.png', 'kept/deeper/d.png', 'sub/b.png']
+    assert list(Tree(root / 'self').files) == ['a.png', 'kept/c.png', 'kept/deeper/d.png', 'sub/b.png']
+
+
+def test_a_set_behind_links_is_the_set(tmp_path):
+    tree.write(tmp_path / 'elsewhere', subjects=1)
+    (tmp_path / 'download').mkdir()
+    for name in ('cohn-kanade-images', 'Emotion', 'Landmarks'):
+        (tmp_path / 'download' / name).symlink_to(tmp_path / 'elsewhere' / name)
+    linked, plain = (CKPLUS.find(Tree(tmp_path / name)) for name in ('download', 'elsewhere'))
+    assert [record.file for record in linked.records] == [record.file for record in plain.records]
+    assert linked.skipped == plain.skipped
+
+
 def test_an_absent_folder_says_where_to_get_the_set(tmp_path):
     for manual_dir, words in (('', 'config.data.manual_dir'), (str(tmp_path / 'nowhere'), 'no such folder')):
         with pytest.raises(UserError, match=words):
