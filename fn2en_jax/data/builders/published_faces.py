@@ -8,6 +8,7 @@ import tensorflow_datasets as tfds
 
 from fn2en_jax.data import preparation
 from fn2en_jax.data.builders import schema
+from fn2en_jax.data.builders.in_order import InOrderBuilder
 from fn2en_jax.data.preparation import Prepared
 from fn2en_jax.data.records import Found, Record, printable
 from fn2en_jax.errors import UserError
@@ -26,7 +27,7 @@ class PublishedConfig(tfds.core.BuilderConfig):
     prepared: Iterable[tuple[Record, Prepared]] = dataclasses.field(default=(), repr=False)
 
 
-class PublishedFaces(tfds.core.GeneratorBasedBuilder):
+class PublishedFaces(InOrderBuilder):
     """TFDS builder of a published set; `info.metadata` is its report, see `report`, and with it `no_face_kept`,
     how many of the images without a face were stored by their centres."""
 

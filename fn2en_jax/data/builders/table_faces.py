@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from fn2en_jax.data import images, preparation, tables
 from fn2en_jax.data.alignment import FaceStep
 from fn2en_jax.data.builders import schema
+from fn2en_jax.data.builders.in_order import InOrderBuilder
 from fn2en_jax.data.preparation import Prepared
 from fn2en_jax.data.records import Record
 from fn2en_jax.errors import UserError
@@ -34,7 +35,7 @@ class TableConfig(tfds.core.BuilderConfig):
     faces: Iterable[Prepared] | None = dataclasses.field(default=None, repr=False)
 
 
-class TableFaces(tfds.core.GeneratorBasedBuilder):
+class TableFaces(InOrderBuilder):
     """TFDS builder over a checked table; image files are stored as they are wherever TFDS can read them.
 
     Usage: `TableFaces(config=table_config(table), data_dir=...)`, most easily through `store.prepare`. Its
