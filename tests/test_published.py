@@ -192,6 +192,16 @@ def test_a_set_behind_links_is_the_set(tmp_path):
     assert linked.skipped == plain.skipped
 
 
+def test_other_pixels_under_the_same_names_are_another_set(tmp_path):
+    marks = []
+    for name, draw in (('a', None), ('b', None), ('c', lambda *who: tree.noise(*who)[::2])):
+        tree.write(tmp_path / name / 'download', subjects=1, **({'draw': draw} if draw else {}))
+        wanted = sources.Wanted('ckplus', manual_dir=str(tmp_path / name / 'download'), choice=Choice(num_folds=2))
+        reading = sources.Reading(str(tmp_path / name / 'data'), 32, 1, 1 << 30, {}, faces='none')
+        marks.append(sources._load_published('ckplus', wanted.manual_dir, reading).mark)
+    assert marks[0] == marks[1] != marks[2]
+
+
 def test_an_absent_folder_says_where_to_get_the_set(tmp_path):
     for manual_dir, words in (('', 'config.data.manual_dir'), (str(tmp_path / 'nowhere'), 'no such folder')):
         with pytest.raises(UserError, match=words):
