@@ -4,8 +4,9 @@ Command:  python launch.py --config=configs/affectnet.py --workdir=runs/affectne
               --config.data.manual_dir=PATH --config.face_net.weights=vgg_face.safetensors
 Argument: the method (fn2en, finetune, scratch, all); classes=8 (the default) or 7 (without contempt); edition=csv (the
           default) or npy.  --config=configs/affectnet.py:fn2en,classes=7,edition=npy
-Expected: not in the paper
-Time:     not measured on a GPU yet; --mode=plan prints the floating-point operations of every stage.
+Expected: not in the paper; FMPN reports 61.52 on a split and seven classes of its own
+Time:     not measured on a GPU yet; floating-point operations for 287,651 training images (--mode=plan prints those of
+          your data): fine-tune 1.6e17, stage 1 1.8e17, stage 2 3.5e16, scratch 6.9e16.
 """
 
 import ml_collections

@@ -4,7 +4,8 @@ Command:  python launch.py --config=configs/oulu_casia.py --workdir=runs/oulu_ca
               --config.data.manual_dir=PATH --config.face_net.weights=vgg_face.safetensors
 Argument: the method (fn2en, finetune, scratch, all).
 Expected: the paper has FN2EN 87.71, fine-tune 83.26, scratch 76.87
-Time:     not measured on a GPU yet; --mode=plan prints the floating-point operations of every stage.
+Time:     not measured on a GPU yet; floating-point operations for a fold with 1,296 training images (--mode=plan
+          prints those of your data): fine-tune 5.9e15, stage 1 2.0e16, stage 2 1.3e15, scratch 1.3e15.
 """
 
 import ml_collections

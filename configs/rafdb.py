@@ -4,7 +4,8 @@ Command:  python launch.py --config=configs/rafdb.py --workdir=runs/rafdb \
               --config.data.manual_dir=PATH --config.face_net.weights=vgg_face.safetensors
 Argument: the method (fn2en, finetune, scratch, all).
 Expected: not in the paper
-Time:     not measured on a GPU yet; --mode=plan prints the floating-point operations of every stage.
+Time:     not measured on a GPU yet; floating-point operations for 12,271 training images (--mode=plan prints those of
+          your data): fine-tune 5.7e16, stage 1 1.9e17, stage 2 1.2e16, scratch 1.2e16.
 """
 
 import ml_collections

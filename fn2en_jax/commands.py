@@ -1,14 +1,18 @@
 """How every command-line tool starts and ends: flags, one-line errors, exit codes."""
 
+import contextlib
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 
 from absl import flags, logging
 
 from fn2en_jax.errors import UserError
 
 OK, BAD_INPUT, TERMINATED = 0, 2, 143  # 143 = 128 + SIGTERM, so that `command && next` does not go on
+INTERRUPTED = 130  # 128 + SIGINT
 
 
 def run(main: Callable[[], None], argv: Sequence[str], usage: str) -> int:
@@ -20,7 +24,8 @@ def run(main: Callable[[], None], argv: Sequence[str], usage: str) -> int:
         usage: what `--help` prints above the flags.
 
     Returns:
-        The exit code: 0; 2 after bad input; 143 when stopped by a signal with everything saved.
+        The exit code: 0; 2 after bad input; 143 when stopped by a signal with everything saved, or by SIGTERM; 130 when
+        stopped by Ctrl-C.
     """
     if any(arg in ('-h', '--help', '-help') for arg in argv[1:]):
         print(f'{usage.strip()}\n\nFlags:\n{flags.FLAGS.module_help("__main__")}')
@@ -30,13 +35,18 @@ def run(main: Callable[[], None], argv: Sequence[str], usage: str) -> int:
         logging.use_absl_handler()
         logging.set_verbosity(logging.WARNING)
         logging.set_stderrthreshold('warning')
-        main()
+        with _sigterm_as_exception():
+            main()
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return BAD_INPUT
     except Stopped as stopped:
         print(f'stopped: {stopped}; run the same command to go on', file=sys.stderr)
         return TERMINATED
+    except KeyboardInterrupt as interrupt:
+        by_sigterm = isinstance(interrupt, _Terminated)
+        print(f'stopped by {"SIGTERM" if by_sigterm else "Ctrl-C"}', file=sys.stderr)
+        return TERMINATED if by_sigterm else INTERRUPTED
     return OK
 
 
@@ -48,6 +58,24 @@ def divide(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 class Stopped(Exception):
     """A signal ended the work in good order."""
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a tool as Ctrl-C does: what is half-written is removed."""
+
+
+@contextlib.contextmanager
+def _sigterm_as_exception() -> Iterator[None]:
+    """Training takes both signals over while it lasts, see `experiment`."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parse(argv: Sequence[str]) -> None:

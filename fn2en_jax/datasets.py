@@ -74,13 +74,17 @@ def prepare(name: str) -> None:
 
     Raises:
         UserError: for an unknown set, a wrong folder, a full disk.
+        commands.Stopped: after Ctrl-C or SIGTERM; what is finished is kept.
     """
     from fn2en_jax import report
     from fn2en_jax.data import published
 
     dataset = published.find(name)
     faces = published.Faces(FACES.value, NO_FACE.value)
-    builder = published.prepare(dataset, _place(), faces, progress=report.preparing())
+    try:
+        builder = published.prepare(dataset, _place(), faces, progress=report.preparing())
+    except KeyboardInterrupt:
+        raise commands.Stopped(f'{dataset.title} is prepared in part') from None
     print('\n'.join(published.report_lines(dataset, builder.info.metadata)))
     print(f'prepared in {builder.data_dir}')
 

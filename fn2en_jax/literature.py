@@ -1,6 +1,8 @@
 """Published accuracies, in percent, on the sets and class counts of the paper; sources beside each table.
 
-[FN2EN] is Ding, Zhou, Chellappa, "FaceNet2ExpNet", FG 2017 (arXiv:1609.06591), whose tables also quote the others.
+Ding, Zhou, Chellappa, "FaceNet2ExpNet", FG 2017 (arXiv:1609.06591), whose tables also quote the others; and Chen et
+al., "Facial Motion Prior Networks" (FMPN), VCIP 2019 (arXiv:1902.08788), whose figures are given as lists of results
+quote them and agree with those of the folds in the authors' public code (donydchen/FMPN-FER).
 """
 
 import dataclasses
@@ -14,7 +16,8 @@ class Published:
     Attributes:
         protocol: how the numbers were measured.
         methods: accuracy of the methods of this project, by their names in `results.TITLES`.
-        others: accuracy of other methods, by the names their authors gave them.
+        others: accuracy of other methods, by the names their authors gave them; where they were measured differently,
+            how stands behind the name.
     """
 
     protocol: str
@@ -45,6 +48,9 @@ PUBLISHED = {
     ('ckplus', 8, ''): Published(
         f'1,308 images, {_TEN_FOLDS}', {'scratch': 88.7, 'finetune': 89.9, 'fn2en': 96.8}, {'AUDN': 92.1}
     ),
+    ('ckplus', 7, ''): Published(
+        f'981 images, {_TEN_FOLDS}, contiguous (fold_rule=blocks; mean of the folds)', {}, {'FMPN': 98.06}
+    ),
     ('oulu_casia', 6, ''): Published(
         _TEN_FOLDS,
         {'scratch': 76.87, 'finetune': 83.26, 'fn2en': 87.71},
@@ -57,6 +63,15 @@ PUBLISHED = {
             'LOMo': 82.10,
             'PPDN': 84.59,
         },
+    ),
+    ('mmi', 6, ''): Published(
+        f'208 clips, 624 images, {_TEN_FOLDS}, contiguous (mean of the folds)', {}, {'FMPN': 82.74}
+    ),
+    # Its images of the official validation part hold contempt and no neutral, as far as they can be told.
+    ('affectnet', 7, ''): Published(
+        'another split and other classes: 22,077 images train, 2,453 test, probably contempt in place of neutral',
+        {},
+        {'FMPN (own split)': 61.52},
     ),
     ('tfd', 7, ''): Published('the five official folds', {'scratch': 82.5, 'finetune': 86.7, 'fn2en': 88.9}, {}),
     ('sfew', 7, ''): Published(
@@ -73,5 +88,5 @@ PUBLISHED = {
 
 
 def published(source: str, classes: int, extra: str) -> Published | None:
-    """The paper's numbers for a set, None where it has none; full frames of SFEW count as SFEW."""
+    """The published numbers for a set, None where it has none; full frames of SFEW count as SFEW."""
     return PUBLISHED.get((source.removesuffix('_frames'), classes, extra))

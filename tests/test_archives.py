@@ -193,10 +193,14 @@ def test_progress_is_told_when_there_is_some(folder, unpack, form):
         assert len(seen) == 1  # the whole archive is one piece
 
 
-def test_links_to_archives_elsewhere_are_not_followed(folder, unpack, tmp_path):
+def test_links_to_archives_elsewhere_are_followed_where_the_user_made_them(folder, unpack, tmp_path):
     zipped(tmp_path / 'elsewhere' / 'a.zip', FACES)
-    (folder / 'a.zip').symlink_to(tmp_path / 'elsewhere' / 'a.zip')
+    (folder / 'deeper').mkdir()
+    (folder / 'deeper' / 'a.zip').symlink_to(tmp_path / 'elsewhere' / 'a.zip')
     assert unpack() == []
+    (folder / 'a.zip').symlink_to(tmp_path / 'elsewhere' / 'a.zip')
+    (extracted,) = unpack()
+    assert extracted.name.startswith('a-')
 
 
 # What only the user can open.

@@ -7,9 +7,12 @@ import shutil
 import numpy as np
 import pytest
 
+from fn2en_jax.data import folds, protocols
 from fn2en_jax.data.datasets.mmi import MMI
+from fn2en_jax.data.examples import Examples
 from fn2en_jax.data.records import Tree
 from fn2en_jax.errors import UserError
+from tests import mmi_folds
 from tests.trees import mmi
 
 PUBLISHED = {'anger': 33, 'disgust': 32, 'fear': 29, 'happiness': 44, 'sadness': 32, 'surprise': 43}
@@ -49,17 +52,9 @@ def test_published_counts_agree_with_published_sums(sessions, tmp_path):
 
 def test_the_published_set_is_complete(tmp_path):
     """213 clips of 32 persons; who shows what is made up, and one clip's file stands for all."""
-    clip = tmp_path / 'clip.avi'
-    mmi.write_clip(clip, [level(frame) for frame in range(4)])
     labels = [label for label, count in PUBLISHED.items() for _ in range(count)]
-    for position, label in enumerate(labels):
-        name = f'S{position % 32 + 1:03}-{position // 32 + 1:03}'
-        folder = tmp_path / 'sets/Sessions' / str(position)
-        folder.mkdir(parents=True)
-        shutil.copy(clip, folder / f'{name}.avi')
-        (folder / f'{name}.xml').write_text(f'<M><Metatag Name="Emotion" Value="{mmi.CODES[label]}"/></M>')
-        (folder / 'session.xml').write_text('<session><track view="2"/></session>')
-    found = find(tmp_path / 'sets')
+    clips = {f'S{place % 32 + 1:03}-{place // 32 + 1:03}': label for place, label in enumerate(labels)}
+    found = find(write_quickly(tmp_path, clips))
     assert collections.Counter(record.label for record in found.records) == found.expected
     assert (found.missing, found.skipped, found.faces) == ((), (), '')
     assert found.edition == '213 clips of 32 persons'
@@ -173,9 +168,108 @@ def test_lines_of_peaks_csv_that_do_not_fit_are_named(sessions, tmp_path):
     assert found.missing == ('S009-009, which peaks.csv names',)
     assert found.skipped == (
         "peaks.csv, line 7: 'S001-001,apex' is not like 'S042-004,30'",
-        'peaks.csv: S001-001 has no frame 0 that could be a peak',
-        'peaks.csv: S001-001 has no frame 12 that could be a peak',
+        'S001-001 has no frame 0 that could be a peak, as listed',
+        'S001-001 has no frame 12 that could be a peak, as listed',
     )
+
+
+def write_quickly(root, clips):
+    """Writes sessions of clips {name: label}; one clip's file stands for all."""
+    clip = root / 'clip'
+    mmi.write_clip(clip.with_suffix('.avi'), [level(frame) for frame in range(4)])
+    for position, (name, label) in enumerate(clips.items()):
+        folder = root / 'sets/Sessions' / str(position)
+        folder.mkdir(parents=True)
+        shutil.copy(clip.with_suffix('.avi'), folder / f'{name}.avi')
+        (folder / f'{name}.xml').write_text(f'<M><Metatag Name="Emotion" Value="{mmi.CODES[label]}"/></M>')
+        (folder / 'session.xml').write_text('<session><track view="2"/></session>')
+    return root / 'sets'
+
+
+@pytest.fixture(scope='module')
+def of_fmpn(tmp_path_factory):
+    """The 213 clips; persons, clips and numbers per class are FMPN's, who shows what is made up."""
+    names = [clip for _, clip, _ in mmi_folds.clips()]
+    labels = [label for label, count in mmi_folds.CLIPS.items() for _ in range(count)]
+    left_out = dict(zip(mmi_folds.LEFT_OUT, ('fear', 'happiness', 'happiness', 'surprise', 'surprise'), strict=True))
+    shuffled = np.random.default_rng(0).permutation(names)
+    return write_quickly(tmp_path_factory.mktemp('mmi'), dict(zip(map(str, shuffled), labels, strict=True)) | left_out)
+
+
+def as_examples(found):
+    records = found.records
+    names = tuple(sorted({record.label for record in records}))
+    return Examples(
+        images=np.zeros((len(records), 1, 1, 1), np.uint8),
+        labels=np.array([names.index(record.label) for record in records], np.int32),
+        class_names=names,
+        subjects=tuple(record.subject for record in records),
+        files=tuple(record.file for record in records),
+        sequences=tuple(record.sequence for record in records),
+        frames=np.array([record.frame for record in records], np.int32),
+    )
+
+
+def fmpn_folds(found):
+    """The images that the protocol uses, and its folds of them."""
+    chosen = protocols.apply('mmi', as_examples(found), protocols.Choice())
+    return chosen, folds.make_folds(chosen, num_folds=10, seed=0, published=True)
+
+
+def test_the_clips_and_folds_of_fmpn(of_fmpn):
+    """Its ten lists, one below the other, are a clips.csv: 208 clips of 31 persons, 624 images, its folds."""
+    lines = [f'{clip.replace("-", "_")}_{frame:03}.png' for _, clip, _ in mmi_folds.clips() for frame in (1, 2, 3)]
+    (of_fmpn / 'clips.csv').write_text('\n'.join(lines))
+    found = find(of_fmpn)
+    (of_fmpn / 'clips.csv').unlink()
+    assert found.edition == '208 clips of 31 persons, without 5 clips that clips.csv does not name'
+    assert found.skipped == (f'5 clips that clips.csv does not name: {", ".join(mmi_folds.LEFT_OUT)}',)
+    assert (found.missing, found.expected) == ((), {})
+    chosen, made = fmpn_folds(found)
+    assert chosen.class_counts() == {label: 3 * count for label, count in mmi_folds.CLIPS.items()}
+    assert tuple(len(fold.test) for fold in made) == mmi_folds.IMAGES
+    for number, fold in enumerate(made):
+        expected = {clip for _, clip, tested in mmi_folds.clips() if tested == number}
+        assert {chosen.sequences[i] for i in fold.test} == expected
+
+
+def test_without_the_list_the_folds_are_others(of_fmpn):
+    found = find(of_fmpn)
+    assert (found.edition, found.skipped, found.missing) == ('213 clips of 32 persons', (), ())
+    chosen, made = fmpn_folds(found)
+    assert len(chosen) == 639
+    assert tuple(len(fold.test) for fold in made) != mmi_folds.IMAGES
+
+
+def test_the_published_facts_agree_with_each_other():
+    clips = mmi_folds.clips()
+    assert len(clips) == len({clip for _, clip, _ in clips}) == sum(mmi_folds.CLIPS.values()) == 208
+    assert [3 * sum(fold == k for *_, fold in clips) for k in range(10)] == list(mmi_folds.IMAGES)
+    assert protocols.deal([person for person, *_ in clips], 'blocks', 10) == {person: fold for person, _, fold in clips}
+
+
+def test_clips_csv_restricts_and_peaks_csv_only_places(sessions, tmp_path):
+    sessions()
+    for number, name in enumerate(('S002-001', 'S002-002', 'S003-001'), 1):
+        mmi.write_session(tmp_path, number, name, 1)
+    mmi.write_session(tmp_path, 900, 'S003-200', 6, still=True)
+    (tmp_path / 'peaks.csv').write_text('S001-001,2\nS002-001,3\nS003-001,4\n')
+    assert find(tmp_path).edition == '4 clips and 1 stills of 3 persons'
+    (tmp_path / 'clips.csv').write_text('clip,frame\nS001-001\ns002-001.avi,8\nS009-001,1\n')
+    found = find(tmp_path)
+    assert found.edition == '2 clips of 2 persons, without 3 clips that clips.csv does not name'
+    assert frames(found) == [0, 2]  # clips.csv tells no frame: the one of peaks.csv
+    assert frames(found, 'S002-001') == [0, 8]  # the frame of clips.csv comes first
+    assert found.missing == ('S009-001, which clips.csv names',)
+    assert found.skipped == ('3 clips that clips.csv does not name: S002-002, S003-001, S003-200',)
+
+
+@pytest.mark.parametrize('text', ['', 'clip,frame\n', 'S009-001,3\n'])
+def test_a_clips_csv_that_leaves_nothing_is_refused(sessions, tmp_path, text):
+    sessions()
+    (tmp_path / 'clips.csv').write_text(text)
+    with pytest.raises(UserError, match=r'clips\.csv names none of the 1 clips that could be used$'):
+        find(tmp_path)
 
 
 def test_sessions_without_a_basic_emotion_are_passed_over(sessions, tmp_path):

@@ -1,6 +1,7 @@
 """RAF-DB: which pictures are taken, what is known of them, and that the compound subset stays out."""
 
 import collections
+import shutil
 
 import numpy as np
 import pytest
@@ -32,6 +33,15 @@ def test_aligned_faces(tmp_path, outer, editions):
         stem = record.file.removesuffix('.jpg')
         assert record.image == tmp_path / outer / 'Image' / 'aligned' / f'{stem}_aligned.jpg'
         assert record.points is None
+
+
+def test_pictures_that_lie_twice_are_noted(tmp_path):
+    trees.write(tmp_path, editions=('aligned',))
+    shutil.copytree(tmp_path / 'basic/Image/aligned', tmp_path / 'basic/Image/copy/aligned')
+    found = find(tmp_path)
+    assert {record.image.parent for record in found.records} == {tmp_path / 'basic/Image/aligned'}
+    (note,) = found.skipped
+    assert f'{len(found.records)} files lie twice; the first of each is used: basic/Image/aligned/test_0001' in note
 
 
 def test_original_pictures_come_with_points(tmp_path):

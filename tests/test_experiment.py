@@ -8,7 +8,8 @@ import pytest
 from configs import base
 from fn2en_jax import experiment
 from fn2en_jax.data.sources import Data
-from tests import faces
+from fn2en_jax.errors import UserError
+from tests import faces, tiny_config
 
 
 def test_the_bytes_of_the_weights_are_part_of_a_run(tmp_path):
@@ -34,3 +35,11 @@ def test_what_a_student_explains_of_a_dead_teacher_is_not_asked(power, explained
     run._evaluate.return_value = {'loss': np.ones(3), 'target_power': np.full(3, power)}
     stage = mock.Mock(watched_part='test')
     assert experiment.Run._curve_point(run, stage, None, None, None) == {'test_loss': 1.0, **explained}
+
+
+def test_a_folds_file_excludes_rules_for_folds(tmp_path):
+    for key, value in (('fold_rule', 'step'), ('fold_subjects', 'chosen')):
+        config = tiny_config.get_config()
+        config.data.update({'folds_file': str(tmp_path / 'folds.json'), key: value})
+        with pytest.raises(UserError, match='folds_file excludes'):
+            experiment.all_folds(config, Data(faces.make(6), None, {}))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from absl import logging as absl_logging
 
+from configs import base
 from fn2en_jax.data import folds as folds_lib
 from fn2en_jax.data.examples import Examples
 from fn2en_jax.errors import UserError
@@ -158,6 +159,26 @@ def test_what_is_given_no_fold_beside_folds_is_only_trained_on():
     one, two = run(make([0, 1, 0, 1, 0, 1], 'abcdef', folds=[0, 0, 1, 1, 1, -1]))
     assert (one.train.tolist(), one.test.tolist()) == ([2, 3, 4, 5], [0, 1])
     assert (two.train.tolist(), two.test.tolist()) == ([0, 1, 5], [2, 3, 4])
+
+
+@pytest.mark.parametrize(
+    ('given', 'asked', 'told'),
+    [
+        ({'folds': [0, 0, 1, 1]}, 3, 'the data brings 2 folds'),
+        ({'splits': ['train', 'train', 'test', 'test']}, 10, 'the data brings a division into training and test'),
+        ({'folds': [0, 0, 1, 1]}, 2, ''),
+        ({'folds': [0, 0, 1, 1]}, folds_lib.DEFAULT_NUM, ''),
+        ({}, 2, ''),
+    ],
+)
+def test_a_number_of_folds_that_means_nothing_is_warned_of(caplog, given, asked, told):
+    run(make([0, 1, 0, 1], ['a', 'a', 'b', 'b'], **given), asked)
+    assert ('config.data.num_folds' in caplog.text) == bool(told)
+    assert told in caplog.text
+
+
+def test_the_default_number_of_folds_is_that_of_the_configs():
+    assert base.get_config().data.num_folds == folds_lib.DEFAULT_NUM
 
 
 def test_all_data(many):

@@ -141,6 +141,67 @@ def test_a_tree_leaves_out_what_was_unpacked_into_it_and_nothing_else(tmp_path):
     assert list(Tree(root / 'own', [tmp_path / 'beside']).files) == ['e.png', 'one/b.png', 'two/c.png']
 
 
+def make_files(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def test_links_that_the_user_made_are_followed_and_no_others(tmp_path):
+    root, kept = tmp_path / 'root', tmp_path / 'kept'
+    make_files(root, 'a.png', 'sub/b.png', '.hidden/h.png')
+    make_files(kept, 'images/c.png', 'images/sub/d.png', 'other/e.png', 'private/p.png', 'single.png')
+    (root / 'images').symlink_to(kept / 'images')
+    (root / 'one.png').symlink_to(kept / 'single.png')
+    (kept / 'images' / 'out.png').symlink_to(kept / 'private/p.png')  # further down: may come from anybody
+    (kept / 'images' / 'private').symlink_to(kept / 'private')
+    (kept / 'images' / 'c2.png').symlink_to('c.png')
+    (root / 'sub' / 'other').symlink_to(kept / 'other')
+    (root / 'sub' / 'out.png').symlink_to(kept / 'private/p.png')
+    (root / '.secret').symlink_to(kept / 'private')
+    (root / 'dangling').symlink_to(tmp_path / 'nowhere')
+    assert list(Tree(root).files) == [
+        'a.png', 'dangling', 'images/c.png', 'images/c2.png', 'images/sub/d.png', 'one.png', 'sub/b.png'
+    ]  # fmt: skip
+    unpacked = Tree(tmp_path / 'kept/other', [root]).files  # in what was extracted, none is
+    assert list(unpacked) == ['a.png', 'e.png', 'sub/b.png']
+
+
+def test_links_in_circles_and_to_the_same_end(tmp_path):
+    root, kept = tmp_path / 'root', tmp_path / 'kept'
+    make_files(root, 'a.png', 'sub/b.png')
+    make_files(kept, 'c.png', 'deeper/d.png')
+    (root / 'again').symlink_to(root / 'sub')
+    (root / 'self').symlink_to(root)
+    (root / 'up').symlink_to(tmp_path)
+    (root / 'kept').symlink_to(kept)
+    (root / 'kept2').symlink_to(kept)
+    (root / 'deeper').symlink_to(kept / 'deeper')
+    (kept / 'back').symlink_to(root)
+    assert list(Tree(root).files) == ['a.png', 'kept/c.png', 'kept/deeper/d.png', 'sub/b.png']
+    assert list(Tree(root / 'self').files) == ['a.png', 'kept/c.png', 'kept/deeper/d.png', 'sub/b.png']
+
+
+def test_a_set_behind_links_is_the_set(tmp_path):
+    tree.write(tmp_path / 'elsewhere', subjects=1)
+    (tmp_path / 'download').mkdir()
+    for name in ('cohn-kanade-images', 'Emotion', 'Landmarks'):
+        (tmp_path / 'download' / name).symlink_to(tmp_path / 'elsewhere' / name)
+    linked, plain = (CKPLUS.find(Tree(tmp_path / name)) for name in ('download', 'elsewhere'))
+    assert [record.file for record in linked.records] == [record.file for record in plain.records]
+    assert linked.skipped == plain.skipped
+
+
+def test_other_pixels_under_the_same_names_are_another_set(tmp_path):
+    marks = []
+    for name, draw in (('a', None), ('b', None), ('c', lambda *who: tree.noise(*who)[::2])):
+        tree.write(tmp_path / name / 'download', subjects=1, **({'draw': draw} if draw else {}))
+        wanted = sources.Wanted('ckplus', manual_dir=str(tmp_path / name / 'download'), choice=Choice(num_folds=2))
+        reading = sources.Reading(str(tmp_path / name / 'data'), 32, 1, 1 << 30, {}, faces='none')
+        marks.append(sources._load_published('ckplus', wanted.manual_dir, reading).mark)
+    assert marks[0] == marks[1] != marks[2]
+
+
 def test_an_absent_folder_says_where_to_get_the_set(tmp_path):
     for manual_dir, words in (('', 'config.data.manual_dir'), (str(tmp_path / 'nowhere'), 'no such folder')):
         with pytest.raises(UserError, match=words):
@@ -204,6 +265,24 @@ def test_what_is_no_part_of_a_set_is_told_and_not_warned_of(tmp_path, caplog):
     assert 'a.png: broken' in caplog.text
 
 
+@pytest.mark.parametrize(
+    ('no_face', 'stored', 'told'), [('keep', 28, 'and kept the centre of 12'), ('drop', 16, 'and dropped 12')]
+)
+def test_what_became_of_images_without_a_face_is_told(tmp_path, no_face, stored, told, caplog):
+    tree.write(tmp_path / 'download', subjects=1, last=4)
+    for path in sorted((tmp_path / 'download').rglob('*_landmarks.txt'))[:12]:
+        path.unlink()
+    builder = published.prepare(CKPLUS, place(tmp_path), published.Faces('align', no_face))
+    report = builder.info.metadata
+    assert sum(report['stored'].values()) == stored
+    text = '\n'.join(published.report_lines(CKPLUS, report))
+    assert f'no face found in {told}:\n    S005/001/S005_001_00000001.png' in text
+    published.warn(CKPLUS, {**report, 'missing': [], 'damaged': [], 'expected': {}})
+    assert f'CK+:\n  no face found in {told}:' in caplog.text
+    older = {key: value for key, value in report.items() if key != 'no_face_kept'}
+    assert 'no face found in 12:' in '\n'.join(published.report_lines(CKPLUS, older))
+
+
 def _prepare(folder, queue):
     builder = published.prepare(CKPLUS, published.Place(str(folder / 'download'), str(folder / 'data')), STEP)
     queue.put(sum(builder.info.metadata['stored'].values()))
@@ -228,6 +307,7 @@ def test_keys_of_published_sets_are_refused_for_others(source, tmp_path):
     for wanted, key in (
         (sources.Wanted(source, 'e.csv', extra='fer2013'), 'extra'),
         (sources.Wanted(source, 'e.csv', choice=Choice(classes=3)), 'classes'),
+        (sources.Wanted(source, 'e.csv', choice=Choice(subjects='chosen')), 'fold_subjects'),
     ):
         with pytest.raises(UserError, match=f'config.data.{key} is for published sets'):
             sources.open_data(wanted, reading, need_identities=False)

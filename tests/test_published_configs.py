@@ -53,7 +53,6 @@ class Case:
 
 CASES = (
     Case('ckplus', '', ckplus.write, {'subjects': 4, 'last': 4}, 8, 4, sequences=True),
-    Case('ckplus', ',classes=6', ckplus.write, {'subjects': 3, 'last': 4}, 6, 3, sequences=True),
     Case('oulu_casia', '', oulu_casia.write, {'subjects': 3, 'frames': 4}, 6, 3, sequences=True),
     Case('mmi', '', mmi.write, {'subjects': 3, 'frames': 6}, 6, 3, sequences=True),
     Case('jaffe', '', jaffe.write, {}, 7, 10),
@@ -118,6 +117,34 @@ def test_scratch_from_the_download_to_the_table(case, tmp_path, cache):
     assert ('validation' in scratch) == case.validation
     if case.validation:
         assert scratch['validation']['accuracy'] == pytest.approx(curves[-1]['validation_accuracy'])
+
+
+def test_a_fold_per_workdir_merged_is_all_folds_in_one(tmp_path, cache):
+    """To the last bit: figures, confusion matrices, votes of sequences, folds, and the printed table."""
+    case = Case('ckplus', ',classes=6', ckplus.write, {'subjects': 2, 'last': 4}, 6, 2)
+    case.write(tmp_path / 'download', **case.knobs)
+    for fold in ('all', '0', '1'):
+        config = reduced(case, 'scratch', tmp_path / 'download', cache)
+        config.data.data_dir = str(tmp_path / 'data')
+        config.fold = fold
+        config.report.evals_per_stage = 0
+        experiment.run(config, str(tmp_path / fold))
+    command = [sys.executable, '-m', 'fn2en_jax.report_table', '--format=csv']
+    whole, merged = [
+        subprocess.run([*command, *arguments], cwd=CONFIGS.parent, capture_output=True, text=True, timeout=120)
+        for arguments in ([f'{tmp_path}/all'], [f'{tmp_path}/1', f'{tmp_path}/0', f'--merge={tmp_path}/merged'])
+    ]
+    assert (whole.returncode, whole.stderr) == (merged.returncode, merged.stderr) == (0, '')
+    assert whole.stdout == merged.stdout
+    assert '98.6' in whole.stdout  # of the paper
+    one, other = (json.loads((tmp_path / name / 'results.json').read_text()) for name in ('all', 'merged'))
+    assert one['methods'] == other['methods']
+    assert set(one['methods']['scratch']['folds']) == {'fold0', 'fold1'}
+    assert 'sequence_accuracy' in one['methods']['scratch']['mean']
+    assert one['class_names'] == other['class_names']
+    assert one['seconds'].keys() == other['seconds'].keys()
+    for name in ('folds.json', 'results.txt', 'confusion_scratch.png'):
+        assert (tmp_path / 'all' / name).read_bytes() == (tmp_path / 'merged' / name).read_bytes()
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from PIL import Image
 
 from fn2en_jax.data import alignment, images, sources, tables, viola_jones
 from fn2en_jax.errors import UserError
+from tests import scenes
 
 
 def test_copies_within_a_set_and_between_the_two_are_warned_of(tmp_path: Path, caplog):
@@ -42,7 +43,7 @@ def photographs(folder: Path, points: bool) -> Path:
     return folder / 'e.csv'
 
 
-def test_landmarks_of_a_table_are_used_and_nothing_is_detected(tmp_path, monkeypatch):
+def test_landmarks_of_a_table_are_used_and_nothing_is_detected(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(viola_jones, 'largest', None)
     monkeypatch.setattr(viola_jones, 'detect', None)
     wanted = sources.Wanted('csv', str(photographs(tmp_path, points=True)))
@@ -52,8 +53,10 @@ def test_landmarks_of_a_table_are_used_and_nothing_is_detected(tmp_path, monkeyp
     )
     examples = sources.open_data(wanted, reading, need_identities=False).expressions
     assert done[-1] == ('preparing images of e.csv', 4, 4)
+    assert 'landmarks' not in caplog.text
     as_it_is = dataclasses.replace(reading, faces='')
     plain = sources.open_data(wanted, as_it_is, need_identities=False).expressions
+    assert caplog.text.count('e.csv: its landmarks are not used') == 1
     assert examples.files == plain.files
     pixels = np.array(Image.open(io.BytesIO((tmp_path / '0.png').read_bytes())))[..., None]
     points = ((25.0, 45.0), (55.0, 35.0), (41.0, 50.0), (35.0, 66.0), (50.0, 61.0))
@@ -63,11 +66,30 @@ def test_landmarks_of_a_table_are_used_and_nothing_is_detected(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(('no_face', 'left'), [('keep', 4), ('drop', 0)])
-def test_pictures_without_a_face_are_kept_or_dropped(tmp_path, no_face, left):
+def test_pictures_without_a_face_are_kept_or_dropped(tmp_path, no_face, left, caplog):
     wanted = sources.Wanted('csv', str(photographs(tmp_path, points=False)))
     reading = sources.Reading(str(tmp_path / 'data'), 64, 1, 1 << 30, {}, faces='align', no_face=no_face)
     if not left:
         with pytest.raises(UserError, match='no image is left'):
             sources.open_data(wanted, reading, need_identities=False)
         return
-    assert len(sources.open_data(wanted, reading, need_identities=False).expressions) == left
+    for _ in range(2):  # also when the set is stored already
+        caplog.clear()
+        assert len(sources.open_data(wanted, reading, need_identities=False).expressions) == left
+        assert 'e.csv:\n  no face found in and kept the centre of 4:\n    0.png\n    1.png\n' in caplog.text
+
+
+def test_dropped_pictures_are_named(tmp_path, caplog):
+    table = photographs(tmp_path, points=False)
+    picture, _ = scenes.scene((scenes.face(3, 160), (60, 40)))
+    Image.fromarray(picture).save(tmp_path / '2.png')
+    wanted = sources.Wanted('csv', str(table))
+    reading = sources.Reading(str(tmp_path / 'data'), 64, 1, 1 << 30, {}, faces='align', no_face='drop')
+    for _ in range(2):
+        caplog.clear()
+        assert sources.open_data(wanted, reading, need_identities=False).expressions.files == ('2.png',)
+        assert caplog.text.rstrip().endswith('no face found in and dropped 3:\n    0.png\n    1.png\n    3.png')
+    plain = sources.Reading(str(tmp_path / 'data'), 64, 1, 1 << 30, {})
+    caplog.clear()
+    sources.open_data(wanted, plain, need_identities=False)
+    assert 'no face' not in caplog.text

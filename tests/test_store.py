@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
+import os
 import resource
 from pathlib import Path
 
+import msgpack
 import numpy as np
 import pytest
 from array_record.python import array_record_module
@@ -99,6 +101,37 @@ def test_a_set_above_the_limit_stays_on_disk_and_looks_the_same(builder):
     np.testing.assert_array_equal(above.take(ids[:9]).take([4, 2]).gather([1]), within.images[ids[[2]]])
     assert above.gather(np.arange(0)).shape == (0, 8, 8, 1)
     assert dataclasses.replace(above, images=within.images).files == within.files
+
+
+def test_columns_of_a_set_on_disk_are_read_once(own_builder, monkeypatch):
+    first = store.load(own_builder, size=8, channels=1, in_memory_bytes=0)
+    kept = Path(own_builder.data_dir) / store.COLUMNS_FILE
+    good = kept.read_bytes()
+    calls = []
+    columns = store._Source.columns
+    monkeypatch.setattr(store._Source, 'columns', lambda self: calls.append(self) or columns(self))
+
+    def same() -> bool:
+        again = store.load(own_builder, size=8, channels=1, in_memory_bytes=0)
+        np.testing.assert_array_equal(again.labels, first.labels)
+        np.testing.assert_array_equal(again.images.gather(np.arange(NUM)), first.images.gather(np.arange(NUM)))
+        return (again.files, again.subjects, again.class_names) == (first.files, first.subjects, first.class_names)
+
+    assert same()
+    assert not calls
+    other = msgpack.unpackb(good)
+    other['columns']['label'] = other['columns']['label'][:-1]
+    damaged = [b'', b'no', good[:-9], msgpack.packb([]), msgpack.packb({'state': 1}), msgpack.packb(other)]
+    for number, data in enumerate(damaged, 1):
+        kept.write_bytes(data)
+        assert same()
+        assert len(calls) == number
+        assert kept.read_bytes() == good
+    os.utime(record_file(own_builder), (1, 1))  # other shards
+    assert same()
+    assert len(calls) == len(damaged) + 1
+    store.load(own_builder, size=8, channels=1)  # in memory: everything is read anyway
+    assert len(calls) == len(damaged) + 2
 
 
 def test_labels_from_subjects(builder):

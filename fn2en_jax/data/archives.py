@@ -73,7 +73,9 @@ def unpack(
             only the user can open (RAR, 7-Zip, in parts, with a password).
     """
     own = records.place_below(into, folder)
-    listed = sorted((name, path) for name, path in records.walk(folder) if not own or not name.startswith(own))
+    listed = sorted(
+        (name, path) for name, path in records.walk(folder, links=True) if not own or not name.startswith(own)
+    )
     closed = [path for name, path in listed if _is_closed(path) and wanted(name)]
     folders: dict[str, Path] = {}
     with _only_one(into):

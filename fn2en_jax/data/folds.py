@@ -14,6 +14,7 @@ from fn2en_jax.data.examples import Examples
 from fn2en_jax.errors import UserError
 
 _LISTS = ('test_files', 'validation_files', 'unused_files')  # of a fold in `folds.json`
+DEFAULT_NUM = 5  # of config.data.num_folds where a config does not say otherwise
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,6 +63,12 @@ def make_folds(examples: Examples, *, num_folds: int, seed: int, published: bool
         folds = _given(examples.folds)
     else:
         folds = _stratified(examples, num_folds, seed)
+    if num_folds not in (len(folds), DEFAULT_NUM):
+        logging.warning(
+            'config.data.num_folds is %d and is not used: the data brings %s',
+            num_folds,
+            f'{len(folds)} folds' if len(folds) > 1 else 'a division into training and test',
+        )
     if examples.subjects is None and not published:
         logging.warning(
             'No subjects are given: the folds cannot be kept person-independent, so a person may be both '

@@ -13,7 +13,9 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +142,22 @@ def _mapped(work: Any, chunks: list[Sequence[Record]], processes: int, count: in
         yield from map(work, chunks)
         return
     # Spawned, because a fork of a process that has started JAX's threads may deadlock; each on one core of its own.
-    with multiprocessing.get_context('spawn').Pool(processes, cv2.setNumThreads, (1,)) as pool:
+    with _without_interrupts():
+        pool = multiprocessing.get_context('spawn').Pool(processes, cv2.setNumThreads, (1,))
+    with pool:
         yield from pool.imap(work, chunks)
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes and threads that start meanwhile never see Ctrl-C, which a terminal sends to all: the first one ends
+    them."""
+    resource_tracker.ensure_running()  # whose start would unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _chunk(records: Sequence[Record], step: alignment.FaceStep, workshop: Path) -> Path:

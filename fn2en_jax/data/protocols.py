@@ -97,10 +97,12 @@ def apply(name: str, examples: Examples, choice: Choice) -> Examples:
         raise UserError(f'config.data.fold_rule is {rule!r}; use {", ".join(RULES)}')
     if choice.test and (rule != OFFICIAL or examples.official_folds is not None):
         raise UserError(f'config.data.test_split is {choice.test!r}, but {name} is tested in folds')
-    if rule == OFFICIAL:
-        return _official(name, chosen, choice.test or protocol.test)
     if choice.subjects not in ('all', 'chosen'):
         raise UserError(f"config.data.fold_subjects is {choice.subjects!r}; use 'all' or 'chosen'")
+    if rule == OFFICIAL:
+        if choice.subjects != 'all':
+            raise UserError(f'config.data.fold_subjects is {choice.subjects!r}, but {name} brings its own division')
+        return _official(name, chosen, choice.test or protocol.test)
     dealt = examples if choice.subjects == 'all' else chosen
     return _dealt(name, chosen, dealt, rule, choice.num_folds)
 

@@ -91,6 +91,7 @@ def prepare(
     with preparation.alone(workshop):
         if stored(dataset, place, faces):  # by another process, while this one waited
             return _builder(dataset, place, faces)
+        store.clear_killed(_builder(dataset, place, faces))
         unpacked = root / 'unpacked' / dataset.name
         found = dataset.find(Tree(source, archives.unpack(source, unpacked, _unpacking(progress), dataset.wants)))
         step = faces.step(found.faces or dataset.faces)
@@ -112,10 +113,22 @@ def report_lines(dataset: Dataset, report: Mapping[str, Any]) -> list[str]:
     for key, number in numbers.items():
         told = expected.get(key, 0) if expected else '-'
         lines.append(f'  {key:{width}}{told:>10}{number:>8}' + ('' if told in (number, '-') else '  differs'))
-    titles = {'missing': 'missing', 'damaged': 'damaged', 'skipped': 'passed over', 'no_face': 'no face found in'}
+    titles = {'missing': 'missing', 'damaged': 'damaged', 'skipped': 'passed over', 'no_face': _faceless(report)}
     for key, title in titles.items():
         lines.extend(_listed(title, report[key]))
     return lines
+
+
+def warn_of_faceless(title: str, report: Mapping[str, Any]) -> None:
+    """One warning that names the images in which no face was found, and says what became of them."""
+    if report['no_face']:
+        logging.warning('%s:\n%s', title, '\n'.join(_listed(_faceless(report), report['no_face'])))
+
+
+def _faceless(report: Mapping[str, Any]) -> str:
+    kept = report.get('no_face_kept')  # unknown of sets that were stored before it was told
+    became = '' if kept is None else ' and dropped' if not kept else ' and kept the centre of'
+    return f'no face found in{became}'
 
 
 def warn(dataset: Dataset, report: Mapping[str, Any]) -> None:
@@ -123,6 +136,8 @@ def warn(dataset: Dataset, report: Mapping[str, Any]) -> None:
     differing = [key for key, number in report['stored'].items() if report['expected'].get(key, number) != number]
     if differing or report['missing'] or report['damaged']:
         logging.warning('%s is not complete:\n%s', dataset.title, '\n'.join(report_lines(dataset, report)))
+    else:
+        warn_of_faceless(dataset.title, report)
 
 
 def _listed(title: str, names: Sequence[str]) -> list[str]:

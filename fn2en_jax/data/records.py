@@ -112,14 +112,14 @@ class Dataset(abc.ABC):
 class Tree:
     """All files below some folders, listed once; hidden files and what file browsers leave behind are passed over.
 
-    Links to files are followed only when they end inside the folder; links to folders are not.
+    Links are followed as `walk` does it; those directly in the folder that the user named are the user's own.
     """
 
     def __init__(self, root: Path, unpacked: Sequence[Path] = ()):
         """root: what the user named; unpacked: folders into which its archives were extracted."""
         self.root = root
         own = _places_of_own(root, unpacked)
-        listed = [(name, path) for name, path in walk(root) if not name.startswith(own)]
+        listed = [(name, path) for name, path in walk(root, links=True) if not name.startswith(own)]
         listed += [name_path for folder in unpacked for name_path in walk(folder)]
         self.files: dict[str, Path] = dict(sorted(listed))
 
@@ -135,22 +135,46 @@ class Tree:
                 yield found, path
 
 
-def walk(root: Path) -> Iterator[tuple[str, Path]]:
+def walk(root: Path, *, links: bool = False) -> Iterator[tuple[str, Path]]:
     """Every file below a folder as its path with '/' between the parts, and where it is; as `Tree`, in no order.
 
-    Bytes that are no UTF-8 are spelled out in the path ('caf\\udce9.png'), which can then be stored and printed;
-    backslashes are doubled, so that no two files have the same path.
+    A link to a file is followed when it ends inside the folder, a link to a folder is not: what it leads to inside is
+    met anyway. Bytes that are no UTF-8 are spelled out in the path ('caf\\udce9.png'), which can then be stored and
+    printed; backslashes are doubled, so that no two files have the same path.
+
+    Args:
+        root: the folder.
+        links: whether links that lie directly in it, which users make to what they keep elsewhere, are followed
+            wherever they lead. Links further down never are: they may come from whoever packed the files.
 
     Raises:
         UserError: a folder cannot be read.
     """
-    real = os.path.realpath(root)
+    real = Path(os.path.realpath(root))
     for folder, folders, files in os.walk(root, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not junk(name))
+        top = links and Path(folder) == root
         for name in files:
             path = Path(folder, name)
-            if not junk(name) and (not path.is_symlink() or Path(os.path.realpath(path)).is_relative_to(real)):
+            if not junk(name) and (not path.is_symlink() or top or _ends_below(path, real)):
                 yield _spelled(path.relative_to(root)), path
+    for link in _links_elsewhere(root, real) if links else ():
+        for name, path in walk(link):
+            yield f'{_spelled(link.relative_to(root))}/{name}', path
+
+
+def _links_elsewhere(root: Path, real: Path) -> list[Path]:
+    """The links in a folder to other folders outside it; of several to the same, or into one another, one is enough."""
+    targets: dict[Path, Path] = {}
+    for path in sorted(root.iterdir()):
+        if path.is_symlink() and path.is_dir() and not junk(path.name):
+            targets.setdefault(Path(os.path.realpath(path)), path)
+    outside = {target for target in targets if not (target.is_relative_to(real) or real.is_relative_to(target))}
+    return [targets[target] for target in sorted(outside) if not outside & set(target.parents)]
+
+
+def _ends_below(path: Path, real: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(real)
 
 
 def printable(text: str) -> str:

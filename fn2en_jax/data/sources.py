@@ -12,7 +12,7 @@ from absl import logging
 
 from fn2en_jax.data import folds, preparation, protocols, published, store, tables
 from fn2en_jax.data.alignment import FaceStep
-from fn2en_jax.data.builders import synthetic_faces, table_faces
+from fn2en_jax.data.builders import schema, synthetic_faces, table_faces
 from fn2en_jax.data.datasets import DATASETS
 from fn2en_jax.data.examples import Examples
 from fn2en_jax.errors import UserError
@@ -68,6 +68,7 @@ class Wanted:
             'manual_dir': self.manual_dir,
             'classes': choice.classes,
             'fold_rule': choice.rule,
+            'fold_subjects': choice.subjects if choice.subjects != protocols.Choice().subjects else '',
             'test_split': choice.test,
             'extra': self.extra,
             'extra_manual_dir': self.extra_manual_dir,
@@ -169,8 +170,10 @@ def _load_published(name: str, manual_dir: str, reading: Reading) -> _Opened:
     report = builder.info.metadata
     published.warn(dataset, report)
     opened = _read(builder, reading)
-    # The name of a published set says nothing of the edition that was prepared.
-    content = [opened.examples.files, opened.examples.class_names, opened.examples.labels.tolist()]
+    # The name of a published set says nothing of the edition that was prepared. Reading all pixels takes too long at
+    # every start; other pictures under the same names have another number of bytes.
+    examples, num_bytes = opened.examples, builder.info.splits[schema.SPLIT].num_bytes
+    content = [examples.files, examples.class_names, examples.labels.tolist(), num_bytes]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     return dataclasses.replace(opened, mark=f'{opened.mark}/{digest}', faces=report['faces'])
 
@@ -212,6 +215,10 @@ def _load_table(table: tables.Table, reading: Reading, class_names: tuple[str, .
     tables.warn_of_copies(table, digests)
     faces = reading.faces or 'none'
     if faces == 'none':
+        if table.points:
+            logging.warning(
+                '%s: its landmarks are not used; --config.data.faces=align cuts faces by them', table.source
+            )
         opened = _load(functools.partial(table_faces.TableFaces, config=config), reading, class_names)
     else:
         opened = _load_faces(config, table, reading, class_names)
@@ -230,8 +237,10 @@ def _load_faces(
     make = functools.partial(table_faces.TableFaces, config=cut)
     if not store.open_builder(make, root).data_path.exists():
         with preparation.alone(workshop):
+            store.clear_killed(store.open_builder(make, root))
             store.prepare(make, root)
             preparation.clear(workshop)
+    published.warn_of_faceless(table.source.name, store.open_builder(make, root).info.metadata)
     return _load(make, reading, class_names)
 
 

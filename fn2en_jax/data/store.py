@@ -5,12 +5,14 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
@@ -25,6 +27,7 @@ from fn2en_jax.data.examples import Examples
 from fn2en_jax.errors import UserError
 
 _CHUNK = 64  # records read and decoded by one thread at a time
+COLUMNS_FILE = 'columns.msgpack'  # of sets that stay on disk
 _COLUMNS = ('file', 'label', 'subject', 'fold', 'split', 'sequence', 'frame', 'folds')
 
 # How ArrayRecord words what the operating system refused, for example "write() failed: No space left on
@@ -89,13 +92,14 @@ def load(
       UserError: a record or an image is damaged, or a label is not among `class_names`.
     """
     source = _Source(builder)
-    columns = source.columns()
+    stays = len(source) * size * size * channels > in_memory_bytes
+    columns = _kept_columns(source) if stays else source.columns()  # those in memory are read as a whole anyway
     order = np.array(sorted(range(len(source)), key=columns['file'].__getitem__), np.int64)
     columns = {name: [column[i] for i in order] for name, column in columns.items()}
     stored = StoredImages(source, order, tuple(columns['file']), size, channels)
     names = tuple(class_names or sorted(set(columns[labels])))
     return Examples(
-        images=stored.gather(np.arange(len(stored))) if stored.num_bytes <= in_memory_bytes else stored,
+        images=stored if stays else stored.gather(np.arange(len(stored))),
         labels=_numbers(columns[labels], columns['file'], names, builder),
         class_names=names,
         subjects=tuple(columns['subject']) if all(columns['subject']) else None,
@@ -186,6 +190,40 @@ class _Source:
         return 'its records cannot be read together'
 
 
+def _kept_columns(source: _Source) -> dict[str, list]:
+    """The columns out of a file beside the shards, made when there is none of just these: they are a thousandth of what
+    would have to be read otherwise."""
+    folder = Path(source.builder.data_dir)
+    state = [
+        [path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(folder.glob('*array_record*'))
+    ]
+    path = folder / COLUMNS_FILE
+    if path.exists() and (columns := _unpacked(path, state, len(source))):
+        return columns
+    columns = source.columns()
+    packed = msgpack.packb({'state': state, 'columns': columns})
+    if os.access(folder, os.W_OK):
+        temporary = path.with_suffix(f'.{os.getpid()}.tmp')
+        with _disk_faults(folder):
+            temporary.write_bytes(packed)
+            os.replace(temporary, path)
+    return columns
+
+
+def _unpacked(path: Path, state: list, count: int) -> dict[str, list] | None:
+    """The columns in a file; None where it is damaged, or of other shards."""
+    try:
+        found = msgpack.unpackb(path.read_bytes())
+    except ValueError:  # what all of msgpack's own exceptions are
+        return None
+    if not isinstance(found, dict) or found.get('state') != state:
+        return None
+    columns = found.get('columns')
+    if not isinstance(columns, dict) or columns.keys() != set(_COLUMNS):
+        return None
+    return columns if all(len(column) == count for column in columns.values()) else None
+
+
 def _plain(record: dict[str, Any]) -> dict[str, Any]:
     empty = [name for name, value in record.items() if value is None]
     if empty:  # what ArrayRecord returns, without complaint, for some records of a file cut short
@@ -210,6 +248,12 @@ def open_builder(make_builder: Callable[..., tfds.core.DatasetBuilder], data_dir
             return make_builder(data_dir=str(data_dir))
         except json_format.ParseError as error:
             raise UserError(f'{data_dir}: the description of a stored set is damaged ({error}); delete it') from error
+
+
+def clear_killed(builder: tfds.core.DatasetBuilder) -> None:
+    """Removes what processes that were killed while they wrote this set have left; none may be writing it now."""
+    for folder in builder.data_path.parent.glob(f'incomplete.*_{builder.data_path.name}'):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(builder: tfds.core.DatasetBuilder, data_dir: Path) -> None:

@@ -8,6 +8,7 @@ import tensorflow_datasets as tfds
 
 from fn2en_jax.data import preparation
 from fn2en_jax.data.builders import schema
+from fn2en_jax.data.builders.in_order import InOrderBuilder
 from fn2en_jax.data.preparation import Prepared
 from fn2en_jax.data.records import Found, Record, printable
 from fn2en_jax.errors import UserError
@@ -26,8 +27,9 @@ class PublishedConfig(tfds.core.BuilderConfig):
     prepared: Iterable[tuple[Record, Prepared]] = dataclasses.field(default=(), repr=False)
 
 
-class PublishedFaces(tfds.core.GeneratorBasedBuilder):
-    """TFDS builder of a published set; `info.metadata` is its report, see `report`."""
+class PublishedFaces(InOrderBuilder):
+    """TFDS builder of a published set; `info.metadata` is its report, see `report`, and with it `no_face_kept`,
+    how many of the images without a face were stored by their centres."""
 
     VERSION = tfds.core.Version(f'1.{preparation.VERSION}.0')
 
@@ -49,18 +51,20 @@ class PublishedFaces(tfds.core.GeneratorBasedBuilder):
         stored: list[Record] = []
         faults: list[str] = []
         faceless: list[str] = []
+        kept = 0
         for record, face in config.prepared:
             if face.fault:
                 faults.append(f'{record.file}: {face.fault}')
             if face.no_face:
                 faceless.append(record.file)
+                kept += bool(face.encoded)
             if face.encoded:
                 yield len(stored), _example(record, face)
                 stored.append(record)
         if not stored:
             first = (faults or faceless)[:1]
             raise UserError(f'no image can be used of {len(faults) + len(faceless)}; the first: {"".join(first)}')
-        self.info.metadata.update(report(config.found, config.mode, stored, faults, faceless))
+        self.info.metadata.update(report(config.found, config.mode, stored, faults, faceless), no_face_kept=kept)
 
     def _create_builder_config(self, builder_config: PublishedConfig, version: str | None) -> PublishedConfig:
         """Every config is made for its set; TFDS would warn that it is not among those of the class."""

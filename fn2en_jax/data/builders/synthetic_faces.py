@@ -20,6 +20,7 @@ from PIL import Image
 
 from fn2en_jax.data import synthetic, synthetic_persons
 from fn2en_jax.data.builders import schema
+from fn2en_jax.data.builders.in_order import InOrderBuilder
 
 KINDS = ('identities', 'expressions')
 DEFAULTS = {
@@ -102,7 +103,7 @@ class SyntheticFacesConfig(tfds.core.BuilderConfig):
         return tasks
 
 
-class SyntheticFaces(tfds.core.GeneratorBasedBuilder):
+class SyntheticFaces(InOrderBuilder):
     """Faces rendered by `fn2en_jax.data.synthetic`; the version rises whenever its pictures change."""
 
     VERSION = tfds.core.Version('1.1.0')

@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from fn2en_jax.data import images, preparation, tables
 from fn2en_jax.data.alignment import FaceStep
 from fn2en_jax.data.builders import schema
+from fn2en_jax.data.builders.in_order import InOrderBuilder
 from fn2en_jax.data.preparation import Prepared
 from fn2en_jax.data.records import Record
 from fn2en_jax.errors import UserError
@@ -34,13 +35,14 @@ class TableConfig(tfds.core.BuilderConfig):
     faces: Iterable[Prepared] | None = dataclasses.field(default=None, repr=False)
 
 
-class TableFaces(tfds.core.GeneratorBasedBuilder):
+class TableFaces(InOrderBuilder):
     """TFDS builder over a checked table; image files are stored as they are wherever TFDS can read them.
 
-    Usage: `TableFaces(config=table_config(table), data_dir=...)`, most easily through `store.prepare`.
+    Usage: `TableFaces(config=table_config(table), data_dir=...)`, most easily through `store.prepare`. Its
+    `info.metadata` names the images in which no face was found, as `published_faces.report` does.
     """
 
-    VERSION = tfds.core.Version('1.1.0')
+    VERSION = tfds.core.Version('1.2.0')
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -48,6 +50,7 @@ class TableFaces(tfds.core.GeneratorBasedBuilder):
             description='Photographs listed by a table of the user.',
             features=schema.features(),
             disable_shuffling=True,  # the order of the table is kept
+            metadata=tfds.core.MetadataDict(),
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
@@ -59,12 +62,15 @@ class TableFaces(tfds.core.GeneratorBasedBuilder):
         table = self._table
         faces = self.builder_config.faces
         whole = (Prepared(images.storable(_bytes(path))) for path in table.paths)
-        empty = True
+        faceless, count = [], 0
         for row, face in enumerate(whole if faces is None else faces):
+            if face.no_face:
+                faceless.append(table.files[row])
             if face.encoded:  # else it shows no face, and such images were to be dropped
                 yield row, _example(table, row, face)
-                empty = False
-        if empty:
+                count += 1
+        self.info.metadata.update(no_face=faceless, no_face_kept=len(faceless) + count - len(table))
+        if not count:
             raise UserError(f'{table.source}: no image is left, since no face was found in any')
 
     @property

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fn2en_jax.data import side_files
@@ -22,7 +22,10 @@ _APEX = '2'  # type of a marker: 0 neutral, 1 onset, 2 apex, 3 offset; a phase l
 _MEDIUM = (
     r'(?P<session>\d+)/(?P<stem>(?P<subject>S\d{3})-(?P<number>\d{3})[^/]*)\.(?:(?P<clip>avi)|(?P<still>jpe?g|png))'
 )
-_PEAK_FRAME = re.compile(r'(S\d{3})[-_](\d{3})(?:\.avi)?\s*[,;_]\s*(\d{1,6})(?:\.png)?', re.IGNORECASE)
+_LISTED = re.compile(r'(S\d{3})[-_](\d{3})(?:\.avi)?(?:\s*[,;_]\s*(\d{1,6})(?:\.png)?)?', re.IGNORECASE)
+_PEAKS_LIST = 'peaks.csv'  # places the peaks of the clips it names
+_CLIPS_LIST = 'clips.csv'  # the same, and no other clip is used
+_NAMED = 20  # clips left out that are named
 
 _PEAKS = 3  # consecutive frames
 _CLIPS = {'anger': 33, 'disgust': 32, 'fear': 29, 'happiness': 44, 'sadness': 32, 'surprise': 43}
@@ -48,9 +51,10 @@ class Mmi(Dataset):
     """The MMI facial expression database: the sessions with a basic emotion.
 
     Of every frontal or dual-view clip: its first frame as 'neutral', and three frames of its peak with the label. The
-    peak is, by preference, what the user's peaks.csv says, the apex of most action units where the clip is coded, or
-    the middle of the clip. A dual view shows the face and its profile in a mirror side by side; the whole frame is
-    taken, since only the face can tell in which half it is. Stills are taken as they are.
+    peak is, by preference, what the user's clips.csv or peaks.csv says, the apex of most action units where the clip is
+    coded, or the middle of the clip. Where there is a clips.csv, only the clips and stills that it names are used. A
+    dual view shows the face and its profile in a mirror side by side; the whole frame is taken, since only the face can
+    tell in which half it is. Stills are taken as they are.
     """
 
     def find(self, tree: Tree) -> Found:
@@ -58,10 +62,12 @@ class Mmi(Dataset):
         if not media:
             raise self.foreign(tree, 'Sessions/1/S001-001.avi')
         skipped: list[str] = []
-        peaks = _read_peaks(tree, skipped)
+        peaks, chosen = (_read_list(tree, name, skipped) for name in (_PEAKS_LIST, _CLIPS_LIST))
+        wanted = {**(peaks or {}), **{clip: frames for clip, frames in (chosen or {}).items() if frames}}
         records: list[Record] = []
         used: dict[str, _Medium] = {}
         copies: list[tuple[str, str]] = []
+        left_out: set[str] = set()
         profiles = 0
         for medium in media:
             try:
@@ -70,19 +76,32 @@ class Mmi(Dataset):
                 profiles += view == _PROFILE
                 if view not in (_FRONTAL, _DUAL):
                     continue
+                if chosen is not None and medium.sequence not in chosen:
+                    left_out.add(medium.sequence)
+                    continue
                 first = used.setdefault(medium.sequence if medium.is_clip else medium.name, medium)
                 if first is not medium:
                     copies.append((medium.listed, first.listed))
                     continue
-                records += _records(medium, label, view, peaks.get(medium.sequence, ()), skipped)
+                records += _records(medium, label, view, wanted.get(medium.sequence, ()), skipped)
             except UserError as error:
                 skipped.append(f'{medium.listed}: {error}')
-        skipped += notes(copies)
+        skipped += notes(copies) + _not_chosen(left_out)
+        if not records and left_out:
+            raise UserError(f'{tree.root}: {_CLIPS_LIST} names none of the {len(left_out)} clips that could be used')
         if not records:
             because = f' that can be read ({skipped[0]})' if skipped else ''
             raise self.foreign(tree, f'clip with an Emotion of {min(_CODES)} to {max(_CODES)} in its XML file{because}')
-        missing = tuple(f'{name}, which peaks.csv names' for name in sorted(peaks) if name not in used)
-        return Found(tuple(records), _edition(records, profiles), _EXPECTED, missing, tuple(skipped))
+        there = {medium.sequence for medium in used.values()}
+        missing = [
+            f'{clip}, which {name} names'
+            for name, listed in ((_CLIPS_LIST, chosen), (_PEAKS_LIST, peaks))
+            for clip in sorted(listed or ())
+            if clip not in there | left_out
+        ]
+        edition = _edition(records, profiles, left_out)
+        expected = _EXPECTED if chosen is None else {}  # nobody published numbers of a choice of the user's
+        return Found(tuple(records), edition, expected, tuple(missing), tuple(skipped))
 
 
 def _media(tree: Tree) -> list[_Medium]:
@@ -162,7 +181,7 @@ def _peaks(medium: _Medium, frames: int, listed: Sequence[int], skipped: list[st
     """The peak frames of a clip, counted from 0; the first frame of the clip is never among them."""
     inside = [index for index in listed if 0 < index < frames]
     for index in sorted(set(listed) - set(inside)):
-        skipped.append(f'peaks.csv: {medium.sequence} has no frame {index} that could be a peak')
+        skipped.append(f'{medium.sequence} has no frame {index} that could be a peak, as listed')
     if inside:
         return inside
     middle = frames // 2
@@ -213,16 +232,26 @@ def _elements(path: Path) -> list[Element]:
         raise UserError(f'{path.name} {error}') from error
 
 
-def _read_peaks(tree: Tree, skipped: list[str]) -> Mapping[str, list[int]]:
-    """Peak frames by clip out of the user's peaks.csv: lines 'S042-004,30', or names of frames 'S042_004_030.png'."""
-    peaks: dict[str, list[int]] = {}
-    for _, path in itertools.islice(tree.match(r'peaks\.csv'), 1):
+def _read_list(tree: Tree, name: str, skipped: list[str]) -> Mapping[str, list[int]] | None:
+    """Frames by clip out of a list of the user's, None where there is none.
+
+    Its lines are 'S042-004,30', the name of a frame 'S042_004_030.png', or a clip alone, of which no frame is told.
+    """
+    for _, path in itertools.islice(tree.match(re.escape(name)), 1):
+        listed: dict[str, list[int]] = {}
         for number, line in enumerate(_lines(path), 1):
-            if found := _PEAK_FRAME.fullmatch(line):
-                peaks.setdefault(f'{found[1]}-{found[2]}'.upper(), []).append(int(found[3]))
+            if found := _LISTED.fullmatch(line):
+                frames = listed.setdefault(f'{found[1]}-{found[2]}'.upper(), [])
+                frames += [int(found[3])] if found[3] else []
             elif line and number > 1:  # the first line may name the columns
-                skipped.append(f"peaks.csv, line {number}: {line[:40]!r} is not like 'S042-004,30'")
-    return {name: sorted(set(frames)) for name, frames in peaks.items()}
+                skipped.append(f"{name}, line {number}: {line[:40]!r} is not like 'S042-004,30'")
+        return {clip: sorted(set(frames)) for clip, frames in listed.items()}
+    return None
+
+
+def _not_chosen(clips: Collection[str]) -> list[str]:
+    names = ', '.join(sorted(clips)[:_NAMED]) + (' ...' if len(clips) > _NAMED else '')
+    return [f'{len(clips)} clips that {_CLIPS_LIST} does not name: {names}'] if clips else []
 
 
 def _lines(path: Path) -> list[str]:
@@ -232,19 +261,22 @@ def _lines(path: Path) -> list[str]:
         raise UserError(f'{path} {error}') from error
 
 
-def _edition(records: Sequence[Record], profiles: int) -> str:
+def _edition(records: Sequence[Record], profiles: int, left_out: Collection[str]) -> str:
     """Says what was left out, too: a profile is part of the set and no reason to warn."""
     clips = len({record.sequence for record in records if record.sequence})
     stills = sum(not record.sequence for record in records)
     media = f'{clips} clips' + (f' and {stills} stills' if stills else '')
     persons = len({record.subject for record in records})
-    return f'{media} of {persons} persons' + (f', without {profiles} profile views' if profiles else '')
+    without = [f'{profiles} profile views'] * bool(profiles)
+    without += [f'{len(left_out)} clips that {_CLIPS_LIST} does not name'] * bool(left_out)
+    return f'{media} of {persons} persons' + (f', without {" and ".join(without)}' if without else '')
 
 
 MMI = Mmi(
     name='mmi',
     title='MMI',
     access='sign the licence at https://mmifacedb.eu',
-    layout='Sessions/<number>/S001-001.avi with S001-001.xml and session.xml; optionally peaks.csv (clip,frame from 0)',
+    layout='Sessions/<number>/S001-001.avi with S001-001.xml and session.xml; optionally peaks.csv (clip,frame from 0)'
+    ' or clips.csv (the same; only its clips are used)',
     faces='align',
 )

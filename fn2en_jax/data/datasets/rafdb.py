@@ -3,9 +3,10 @@
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from fn2en_jax.data.datasets.copies import first_of_each
 from fn2en_jax.data.records import Dataset, Found, Point, Record, Tree
 from fn2en_jax.data.tables import quoted
 
@@ -113,18 +114,22 @@ class _Basic:
         return found
 
     def pictures(self) -> tuple[dict[_Key, Path], dict[_Key, Path]]:
-        """Aligned and original pictures; where one lies twice, the first by its path."""
-        aligned: dict[_Key, Path] = {}
-        original: dict[_Key, Path] = {}
+        """Aligned and original pictures; where one lies twice, the first by its path, which is noted."""
+        editions: tuple[list, list] = [], []
         for match, path in self.tree.match(_IMAGE):
             if not _is_compound(match.string):
-                is_aligned = match['aligned'] or path.parent.name.lower() == 'aligned'
-                (aligned if is_aligned else original).setdefault(_key(match), path)
+                is_original = not (match['aligned'] or path.parent.name.lower() == 'aligned')
+                editions[is_original].append((match, path))
+        aligned, original = (self._first(found) for found in editions)
         return aligned, original
+
+    def _first(self, found: Iterable[tuple[re.Match[str], Path]]) -> dict[_Key, Path]:
+        return {key: path for key, (_, path) in first_of_each(found, _key, self.skipped).items()}
 
     def attribute_files(self) -> dict[_Key, Path]:
         """The manual annotations, which begin with five points of the original picture."""
-        return {_key(match): path for match, path in self.tree.match(_ATTRIBUTES) if not _is_compound(match.string)}
+        found = self.tree.match(_ATTRIBUTES)
+        return self._first((match, path) for match, path in found if not _is_compound(match.string))
 
 
 def _is_compound(name: str) -> bool:

@@ -1,0 +1,66 @@
+"""Sets of any size are stored as they come: what TFDS would sort with TensorFlow's help beyond a gigabyte."""
+
+import numpy as np
+import pytest
+from tensorflow_datasets.core import shuffle
+
+from fn2en_jax.data import store
+from fn2en_jax.data.builders import in_order, synthetic_faces
+from fn2en_jax.errors import UserError
+
+
+def stored(folder):
+    counts = {'persons': 2, 'per_person': 7, 'test_persons': 1, 'test_per_person': 7, 'size': 32, 'channels': 1}
+    return store.prepare(lambda data_dir: synthetic_faces.builder('expressions', data_dir=data_dir, **counts), folder)
+
+
+def test_many_shards_hold_what_one_holds(tmp_path, monkeypatch):
+    one = stored(tmp_path / 'one')
+    monkeypatch.setattr(in_order, 'SHARD_BYTES', 3000)
+    monkeypatch.setattr(shuffle, 'MAX_MEM_BUFFER_SIZE', 3000)  # beyond which TFDS itself needs TensorFlow
+    many = stored(tmp_path / 'many')
+    lengths = many.info.splits['examples'].shard_lengths
+    assert one.info.splits['examples'].shard_lengths == [21]
+    assert (len(lengths) > 3, sum(lengths), min(lengths) > 0) == (True, 21, True)
+    assert many.info.splits['examples'].num_bytes == one.info.splits['examples'].num_bytes
+    shards = sorted(path.name for path in many.data_path.glob('*array_record*'))
+    assert shards == [f'synthetic_faces-examples.array_record-{k:05}-of-{len(lengths):05}' for k in range(len(lengths))]
+    assert not list(many.data_path.glob('*unfinished'))
+    ours, theirs = (store.load(builder, size=32, channels=1) for builder in (many, one))
+    assert (ours.files, ours.splits) == (theirs.files, theirs.splits)
+    np.testing.assert_array_equal(ours.images, theirs.images)
+    np.testing.assert_array_equal(ours.labels, theirs.labels)
+
+
+@pytest.mark.parametrize(
+    ('sizes', 'lengths'), [([], []), ([9], [1]), ([4, 4, 4], [3]), ([10, 1], [1, 1]), ([4, 8, 1, 1, 30, 2], [2, 3, 1])]
+)
+def test_shards_end_once_they_are_full(monkeypatch, sizes, lengths):
+    monkeypatch.setattr(in_order, 'SHARD_BYTES', 10)
+    shards = in_order._Shards(iter([b'x' * size for size in sizes]))
+    found = []
+    while shards.left:
+        found.append(list(shards.next()))
+    assert [[len(data) for _, data in shard] for shard in found] == [
+        sizes[sum(lengths[:k]) : sum(lengths[: k + 1])] for k in range(len(lengths))
+    ]
+    assert all([place for place, _ in shard] == list(range(len(shard))) for shard in found)
+    assert (shards.lengths, shards.num_bytes) == (lengths, sum(sizes))
+
+
+def test_a_failure_in_the_middle_leaves_no_shard(tmp_path, monkeypatch):
+    monkeypatch.setattr(in_order, 'SHARD_BYTES', 3000)
+    draw = synthetic_faces.draw
+    drawn = []
+
+    def fail(task):
+        drawn.append(task)
+        if len(drawn) == 15:
+            raise UserError('no more')
+        return draw(task)
+
+    monkeypatch.setattr(synthetic_faces, 'draw', fail)
+    with pytest.raises(UserError, match='no more'):
+        stored(tmp_path)
+    left = [path.name for path in tmp_path.rglob('*')]
+    assert not [name for name in left if 'array_record' in name or 'unfinished' in name or 'incomplete' in name]
