@@ -8,6 +8,7 @@ The text after the colon names the method: fn2en, finetune, scratch or all. Any 
 --config.KEY=VALUE; configs/base.py explains them all. The same command continues a run that was stopped or killed.
 """
 
+import shlex
 import sys
 
 from absl import flags
@@ -26,7 +27,7 @@ def main() -> None:
     if not WORKDIR.value or CONFIG.value is None:
         raise commands.UserError('--config=FILE and --workdir=FOLDER are needed; see --help')
     try:
-        experiment.run(CONFIG.value, WORKDIR.value, MODE.value)
+        experiment.run(CONFIG.value, WORKDIR.value, MODE.value, command=shlex.join(['python', *sys.argv]))
     except engine.Interrupted as interrupted:
         raise commands.Stopped(interrupted) from interrupted
 

@@ -175,4 +175,5 @@ def get_config(argument: str = 'fn2en') -> ml_collections.ConfigDict:
     config.report = ml_collections.ConfigDict()
     config.report.rows_per_stage = 40  # points of a learning curve
     config.report.evals_per_stage = 8  # evaluations on the test fold while training; they only draw curves
+    config.report.faces = True  # pictures of mistakes on the page; most sets forbid publishing most of their faces
     return config

@@ -6,16 +6,13 @@ The CSV has the columns file, expression; its classes must be among those the ne
 output is JSON with the same keys as results.json.
 """
 
-import csv
-import io
 import json
 import sys
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 
-from fn2en_jax import commands, workdir
+from fn2en_jax import commands
 from fn2en_jax.errors import UserError
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Workdir of a finished run.')
@@ -28,7 +25,7 @@ FOLD = flags.DEFINE_string('fold', '', "Which fold's net, where there are severa
 def main() -> None:
     if not WORKDIR.value or not DATA.value:
         raise UserError('--workdir=FOLDER and --data=FILE.csv are needed; see --help')
-    from fn2en_jax import metrics, trained
+    from fn2en_jax import metrics, prediction_table, trained
     from fn2en_jax.data.sources import open_csv
 
     if OUTPUT.value and Path(OUTPUT.value).resolve() == Path(DATA.value).resolve():
@@ -38,23 +35,12 @@ def main() -> None:
     print(f'{net.method} net of fold {net.fold}: {len(examples)} images, classes {", ".join(net.class_names)}')
     logits = net.logits(examples)
     if OUTPUT.value:
-        _write(OUTPUT.value, examples.files, examples.labels, logits, net.class_names)
+        try:
+            prediction_table.write(Path(OUTPUT.value), examples.files, examples.labels, logits, net.class_names)
+        except OSError as error:
+            raise UserError(f'cannot write {OUTPUT.value}: {error.strerror}') from error
     found = metrics.classification(logits, examples.labels, net.class_names)
     print(json.dumps({**found, 'class_names': list(net.class_names)}))
-
-
-def _write(path: str, files, labels: np.ndarray, logits: np.ndarray, names: tuple[str, ...]) -> None:
-    shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-    probabilities = shifted / shifted.sum(1, keepdims=True)
-    text = io.StringIO(newline='')
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(['file', 'expression', 'prediction', *names])
-    for name, label, row in zip(files, labels, probabilities, strict=True):
-        writer.writerow([name, names[label], names[row.argmax()], *(f'{p:.6f}' for p in row)])
-    try:
-        workdir.write_text(Path(path), text.getvalue())
-    except OSError as error:
-        raise UserError(f'cannot write {path}: {error.strerror}') from error
 
 
 if __name__ == '__main__':

@@ -19,7 +19,18 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from fn2en_jax import checkpoint, engine, metrics, parallel, plots, report, results, workdir
+from fn2en_jax import (
+    checkpoint,
+    engine,
+    metrics,
+    page,
+    parallel,
+    plots,
+    prediction_table,
+    report,
+    results,
+    workdir,
+)
 from fn2en_jax.data import batches, folds
 from fn2en_jax.data.datasets import DATASETS
 from fn2en_jax.data.examples import Examples
@@ -33,13 +44,14 @@ from fn2en_jax.weights import files
 from fn2en_jax.weights.canonical import ALL, COLOUR_ORDERS, CONVOLUTIONS_ONLY
 
 
-def run(config: ml_collections.ConfigDict, folder: str, mode: str = 'train') -> dict[str, Any]:
+def run(config: ml_collections.ConfigDict, folder: str, mode: str = 'train', *, command: str = '') -> dict[str, Any]:
     """Does what `launch.py` was asked for.
 
     Args:
         config: see `configs/base.py`.
         folder: the workdir.
         mode: 'train', or 'plan': check everything, say what would happen, train nothing.
+        command: what the user typed, for the record.
 
     Returns:
         What `results.json` holds ({} for 'plan').
@@ -65,9 +77,11 @@ def run(config: ml_collections.ConfigDict, folder: str, mode: str = 'train') -> 
             workdir.write_json(path / 'folds.json', folds.to_json(every, data.expressions))
         tables = (f'{stage.name}\n{parameter_table(stage)}\n' for stage in stages)
         workdir.write_text(path / 'parameters.txt', '\n'.join(tables))
+        if data.found:
+            workdir.write_text(path / 'dataset.txt', '\n'.join(data.found) + '\n')
         if mode == 'plan':
             return {}
-        return Run(config, path, data, chosen).results(earlier)
+        return Run(config, path, data, chosen).results(earlier, command)
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -214,10 +228,11 @@ class Run:
         names = stage_names(config)
         self._total = len(chosen) * len(names) - (len(chosen) - 1) * (FACE_NET in names)
 
-    def results(self, earlier: Mapping[str, Any]) -> dict[str, Any]:
-        """Trains what is not trained yet and writes `results.json`, tables and plots.
+    def results(self, earlier: Mapping[str, Any], command: str = '') -> dict[str, Any]:
+        """Trains what is not trained yet and writes `results.json`, tables, plots and the page.
 
         earlier: what `results.json` held before, {} for nothing.
+        command: what the user typed, '' where nobody typed anything.
         """
         with self._signals():
             scores = {fold.name: self._fold(fold) for fold in self._folds}
@@ -228,12 +243,14 @@ class Run:
             'seconds': {**earlier.get('seconds', {}), **self._seconds},
             'seed': self._config.seed,
             'versions': _versions(),
+            'commands': list(dict.fromkeys(filter(None, (*earlier.get('commands', []), command)))),
         }
         self._write(found)
         self._metrics.close()
         return found
 
     def _write(self, found: dict[str, Any]) -> None:
+        workdir.write_json(self._folder / 'results.json', found)  # first: whatever fails below, it is not lost
         plots.learning_curves(self._metrics.rows(), self._folder / 'learning_curves.png')
         for name, method in found['methods'].items():
             plots.confusion_matrix(
@@ -242,7 +259,6 @@ class Run:
                 results.TITLES[name],
                 self._folder / f'confusion_{name}.png',
             )
-        workdir.write_json(self._folder / 'results.json', found)
         if self._config.fold == 'none':
             print('\nTrained on everything (config.fold=none): there is nothing left to test on.')
         if found['methods']:
@@ -250,6 +266,8 @@ class Run:
             workdir.write_text(self._folder / 'results.txt', text + '\n')
             print(f'\n{text}\n')
         print(f'Results, plots and learning curves are in {self._folder}')
+        shown = self._data.expressions if self._config.report.faces else None
+        print(f'Report: {page.write(self._folder, shown, faces=self._config.report.faces)}')
 
     # One fold.
 
@@ -262,24 +280,26 @@ class Run:
             return {}
         # A run of FN2EN also judges its own teacher, which is the fine-tuned baseline.
         judged = {METHODS[method][-1]: method for method in METHODS if METHODS[method][-1] in stages.names()}
-        scores = {method: self._judge(stages, fold, name) for name, method in judged.items()}
+        scores = {method: self._judge(stages, fold, name, method) for name, method in judged.items()}
         self._nets = {key: net for key, net in self._nets.items() if key[1] == FACE_NET}
         return scores
 
-    def _judge(self, stages: Stages, fold: folds.Fold, name: str) -> dict[str, Any]:
+    def _judge(self, stages: Stages, fold: folds.Fold, name: str, method: str) -> dict[str, Any]:
         stage = stages.build(name)
         state = parallel.replicate(self._net(stages, fold, name))
         frozen = stage.frozen(lambda earlier: self._net(stages, fold, earlier))
 
-        def figures(ids: np.ndarray) -> dict[str, Any]:
-            images = self._data.expressions.take(ids)
-            logits = self._evaluate(stage, images, state, frozen)['logits']
-            found = metrics.classification(logits, images.labels, images.class_names)
-            if images.sequences is not None:
-                found.update(metrics.sequence_votes(logits, images.labels, images.sequences))
-            return found
+        def logits(images: Examples) -> np.ndarray:
+            return self._evaluate(stage, images, state, frozen)['logits']
 
-        return {**figures(fold.test), **({'validation': figures(fold.validation)} if len(fold.validation) else {})}
+        test, watched = (self._data.expressions.take(ids) for ids in (fold.test, fold.validation))
+        said = logits(test)
+        place = page.predictions(self._folder, fold.name, method)
+        prediction_table.write(place, test.files, test.labels, said, test.class_names)
+        return {
+            **_figures(said, test),
+            **({'validation': _figures(logits(watched), watched)} if len(watched) else {}),
+        }
 
     # One stage.
 
@@ -433,6 +453,14 @@ class Run:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _figures(logits: np.ndarray, images: Examples) -> dict[str, Any]:
+    """logits: [N,K]; images: N."""
+    figures = metrics.classification(logits, images.labels, images.class_names)
+    if images.sequences is not None:
+        figures.update(metrics.sequence_votes(logits, images.labels, images.sequences))
+    return figures
 
 
 def _versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ The face net and its fine-tuning are trained once, in the workdir of the first l
 """
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -72,7 +73,8 @@ def _run(root: Path, layer: str) -> dict[str, Any]:
     if folder != first:
         _share(first, folder)
     print(f'\nsupervised by {layer}', flush=True)
-    return experiment.run(config, str(folder))
+    command = shlex.join(['python', '-m', 'fn2en_jax.layer_sweep', *sys.argv[1:]])
+    return experiment.run(config, str(folder), command=command)
 
 
 def _share(first: Path, folder: Path) -> None:

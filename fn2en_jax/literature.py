@@ -7,6 +7,12 @@ quote them and agree with those of the folds in the authors' public code (donydc
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
+
+from fn2en_jax import results
+
+COLUMNS = ('method', 'ours', 'class-averaged', 'published', 'difference', 'folds')
+Rows = list[tuple[str, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,3 +96,30 @@ PUBLISHED = {
 def published(source: str, classes: int, extra: str) -> Published | None:
     """The published numbers for a set, None where it has none; full frames of SFEW count as SFEW."""
     return PUBLISHED.get((source.removesuffix('_frames'), classes, extra))
+
+
+def beside_published(config: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, Rows]:
+    """A run beside the paper: a title, and rows as long as COLUMNS; '' where there is no number.
+
+    config, found: what `config.json` and `results.json` hold.
+    """
+    data, methods = config['data'], found['methods']
+    classes = len(found['class_names'])
+    paper = published(data['source'], classes, data.get('extra', ''))
+    title = f'{data["source"]}{" + " + data["extra"] if data.get("extra") else ""}, {classes} classes'
+    if paper:
+        title += f'; published: {paper.protocol}'
+    rows = [_row(name, methods.get(name), paper.methods.get(name) if paper else None) for name in results.TITLES]
+    rows = [row for row in rows if any(row[1:])]
+    others = sorted(paper.others.items(), key=lambda item: item[1]) if paper else []
+    return title, rows + [(name, '', '', f'{value:g}', '', '') for name, value in others]
+
+
+def _row(name: str, method: Mapping[str, Any] | None, paper: float | None) -> tuple[str, ...]:
+    told = '' if paper is None else f'{paper:g}'
+    if method is None:
+        return (results.TITLES[name], '', '', told, '', '')
+    ours = 100 * method['mean']['accuracy']
+    difference = '' if paper is None else f'{ours - paper:+.1f}'
+    cells = [results.spread(method, figure) for figure in ('accuracy', 'class_averaged_accuracy')]
+    return (results.TITLES[name], *cells, told, difference, str(len(method['folds'])))

@@ -1,10 +1,12 @@
 """Pictures of runs: learning curves, confusion matrices, the comparison of supervising layers; as PNG."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -31,6 +33,27 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     for axis, stage in zip(axes, stages, strict=False):
         _stage_panel(axis, stage, [row for row in rows if row['stage'] == stage])
     _save(figure, path)
+
+
+def stage_svg(stage: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The panel of one stage as an SVG document: the same curves, its text kept as text.
+
+    Args:
+        stage: its name.
+        rows: rows of `metrics.jsonl` of this stage.
+    """
+    colours: dict[Any, str] = dict.fromkeys(
+        ('text.color', 'axes.labelcolor', 'axes.edgecolor', 'xtick.color', 'ytick.color'), INK
+    )
+    # The salt keeps names inside the document the same from run to run, and different between stages on one page.
+    with rc_context({**colours, 'svg.fonttype': 'none', 'svg.hashsalt': stage}):
+        figure = Figure(figsize=(4.4, 3.1), layout='constrained')
+        axis = figure.subplots()
+        _stage_panel(axis, stage, rows)
+        axis.set_title('', loc='left')  # where it stands, a heading says it
+        text = io.StringIO()
+        figure.savefig(text, format='svg', transparent=True)
+    return text.getvalue()
 
 
 def _stage_panel(axis: Any, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -19,12 +19,10 @@ from absl import flags
 
 from fn2en_jax import commands, literature, plots, results, workdir
 from fn2en_jax.errors import UserError
+from fn2en_jax.literature import COLUMNS, Rows
 
 FORMAT = flags.DEFINE_enum('format', 'text', ['text', 'markdown', 'csv', 'latex'], 'How the table is printed.')
 MERGE = flags.DEFINE_string('merge', '', 'Folder for the joined results of the workdirs.')
-
-COLUMNS = ('method', 'ours', 'class-averaged', 'published', 'difference', 'folds')
-Rows = list[tuple[str, ...]]
 
 
 def main(folders: Sequence[str]) -> None:
@@ -41,8 +39,8 @@ def main(folders: Sequence[str]) -> None:
     if absent := missing(folds, found):
         print(f'not judged yet: {", ".join(absent)}', file=sys.stderr)
     if MERGE.value:
-        merge(Path(MERGE.value), config, found, folds)
-    title, rows = table(config, found)
+        merge(Path(MERGE.value), config, found, folds, paths)
+    title, rows = literature.beside_published(config, found)
     print(FORMATS[FORMAT.value](title, rows))
 
 
@@ -67,7 +65,8 @@ def joined(folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
         }
         methods = results.join(scores, methods, run['class_names'])
         seconds.update(run['seconds'])
-    return configs[0], {**runs[0], 'methods': methods, 'seconds': seconds}
+    typed = list(dict.fromkeys(command for run in runs for command in run.get('commands', [])))
+    return configs[0], {**runs[0], 'methods': methods, 'seconds': seconds, 'commands': typed}
 
 
 def joined_folds(folders: Sequence[Path]) -> dict[str, Any]:
@@ -89,8 +88,15 @@ def missing(folds: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     return [fold['name'] for fold in folds['folds'] if fold['name'] not in judged]
 
 
-def merge(folder: Path, config: Mapping[str, Any], found: Mapping[str, Any], folds: Mapping[str, Any]) -> None:
-    """Writes the joined `results.json`, its table and plots, the folds and the config into a folder.
+def merge(
+    folder: Path,
+    config: Mapping[str, Any],
+    found: Mapping[str, Any],
+    folds: Mapping[str, Any],
+    parts: Sequence[Path] = (),
+) -> None:
+    """Writes the joined `results.json`, its table and plots, the folds, the config, and the predictions that the
+    workdirs `parts` keep, into a folder.
 
     Raises:
         UserError: when it cannot be written, or is the workdir of another experiment.
@@ -103,6 +109,9 @@ def merge(folder: Path, config: Mapping[str, Any], found: Mapping[str, Any], fol
         for name, method in found['methods'].items():
             matrix, path = method['confusion_matrix'], folder / f'confusion_{name}.png'
             plots.confusion_matrix(matrix, found['class_names'], results.TITLES[name], path)
+        for table in (path for part in parts if part != folder for path in sorted(part.glob('*/predictions_*.csv'))):
+            (folder / table.parent.name).mkdir(exist_ok=True)
+            workdir.write_text(folder / table.parent.name / table.name, table.read_bytes().decode())
 
 
 def _results(folder: Path) -> dict[str, Any]:
@@ -112,30 +121,6 @@ def _results(folder: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not found.get('methods') or 'class_names' not in found:
         raise UserError(f'{path} holds no results; was the run tested on anything (config.fold is not none)?')
     return found
-
-
-def table(config: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, Rows]:
-    """The title and the rows of the table, every row as long as COLUMNS; '' where there is no number."""
-    data, methods = config['data'], found['methods']
-    classes = len(found['class_names'])
-    paper = literature.published(data['source'], classes, data.get('extra', ''))
-    title = f'{data["source"]}{" + " + data["extra"] if data.get("extra") else ""}, {classes} classes'
-    if paper:
-        title += f'; published: {paper.protocol}'
-    rows = [_row(name, methods.get(name), paper.methods.get(name) if paper else None) for name in results.TITLES]
-    rows = [row for row in rows if any(row[1:])]
-    others = sorted(paper.others.items(), key=lambda item: item[1]) if paper else []
-    return title, rows + [(name, '', '', f'{value:g}', '', '') for name, value in others]
-
-
-def _row(name: str, method: Mapping[str, Any] | None, paper: float | None) -> tuple[str, ...]:
-    told = '' if paper is None else f'{paper:g}'
-    if method is None:
-        return (results.TITLES[name], '', '', told, '', '')
-    ours = 100 * method['mean']['accuracy']
-    difference = '' if paper is None else f'{ours - paper:+.1f}'
-    cells = [results.spread(method, figure) for figure in ('accuracy', 'class_averaged_accuracy')]
-    return (results.TITLES[name], *cells, told, difference, str(len(method['folds'])))
 
 
 def _check_folds(folders: Sequence[Path], runs: Sequence[Mapping[str, Any]]) -> None:

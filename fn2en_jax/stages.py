@@ -4,7 +4,7 @@ Together with `experiment.py` this is where a config is read; nothing below know
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -383,9 +383,33 @@ def stage_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
 
 def open_sets(config: ml_collections.ConfigDict) -> Data:
     """Opens the sets that `config.data` names; identities only for training a face net, or when stage 1 wants them."""
-    data = config.data
     needs_face_net = any(FACE_NET in METHODS[method] for method in config.methods)
-    wanted = Wanted(
+    need_identities = needs_face_net and (not config.face_net.weights or config.stage1.unlabelled)
+    return open_data(_wanted(config.data), reading(config), need_identities=need_identities)
+
+
+def open_labelled(settings: Mapping[str, Any], data_dir: str = '') -> Data:
+    """Opens the labelled set of a run for looking at it, without what only training needs.
+
+    Args:
+        settings: what `config.json` holds.
+        data_dir: where prepared sets are kept; '' for where the run kept them.
+
+    Raises:
+        UserError: where it is not there any more, or the settings are those of an older version.
+    """
+    config = ml_collections.ConfigDict(settings)
+    if data_dir:
+        config.data.data_dir = data_dir
+    try:
+        wanted, how = _wanted(config.data), reading(config)
+    except AttributeError as error:
+        raise UserError(f'the settings of the run are older than this program, which also wants {error}') from error
+    return open_data(wanted, how, need_identities=False)
+
+
+def _wanted(data: ml_collections.ConfigDict) -> Wanted:
+    return Wanted(
         data.source,
         data.expressions,
         data.identities,
@@ -394,8 +418,6 @@ def open_sets(config: ml_collections.ConfigDict) -> Data:
         data.extra,
         data.extra_manual_dir,
     )
-    need_identities = needs_face_net and (not config.face_net.weights or config.stage1.unlabelled)
-    return open_data(wanted, reading(config), need_identities=need_identities)
 
 
 def reading(config: ml_collections.ConfigDict) -> Reading:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fn2en_jax import metrics, trained
+from fn2en_jax import metrics, prediction_table, trained
 from fn2en_jax.data import synthetic, synthetic_persons
 from fn2en_jax.data.sources import open_csv
 from fn2en_jax.errors import UserError
@@ -39,7 +39,36 @@ def workdir(tmp_path_factory) -> Path:
         '--config.scratch.epochs=1',
     )
     assert done.returncode == 0, done.stderr
+    [line] = [line for line in done.stdout.splitlines() if 'report.html' in line]
+    assert line == f'Report: {folder / "work/report.html"}'
     return folder / 'work'
+
+
+def test_a_run_leaves_its_predictions_and_a_page_that_can_be_made_again(workdir, tmp_path):
+    found = json.loads((workdir / 'results.json').read_text())
+    names, own = found['class_names'], found['methods']['scratch']['folds']['test']
+    kept = prediction_table.read(workdir / 'test/predictions_scratch.csv', names)
+    matrix = np.zeros((len(names), len(names)), int)
+    np.add.at(matrix, (kept.labels, kept.predicted), 1)
+    assert matrix.tolist() == own['confusion_matrix']
+    tested = json.loads((workdir / 'folds.json').read_text())['folds'][0]['test_files']
+    assert list(kept.files) == tested
+    page = (workdir / 'report.html').read_text()
+    mistakes = min(24, int((kept.labels != kept.predicted).sum()))
+    assert mistakes
+    assert page.count('src="data:image/jpeg;base64,') == mistakes
+    assert found['commands'][0].startswith('python launch.py --config=tests/tiny_config.py:scratch')
+    done = run('-m', 'fn2en_jax.report_page', f'--workdir={workdir}', f'--output={tmp_path / "again.html"}')
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'again.html').read_text() == page
+    done = run(
+        '-m', 'fn2en_jax.report_page', f'--workdir={workdir}', '--no_faces', f'--output={tmp_path / "public.html"}'
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'data:image' not in (tmp_path / 'public.html').read_text()
+    done = run('-m', 'fn2en_jax.report_page', f'--workdir={workdir}', f'--output={tmp_path / "no/where.html"}')
+    assert done.returncode == 2
+    assert done.stderr.startswith('error: cannot write')
 
 
 @pytest.fixture

@@ -15,14 +15,14 @@ FILES = sorted(path for path in PACKAGE.rglob('*.py') if path.name != '__init__.
 # A module may import modules of lower layers and of its own folder.
 LAYERS = {
     0: ('types', 'errors', 'rng', 'trees', 'workdir', 'commands'),
-    1: ('losses', 'metrics', 'optim', 'models', 'weights', 'data'),
+    1: ('losses', 'metrics', 'optim', 'prediction_table', 'models', 'weights', 'data'),
     2: ('methods',),
-    3: ('parallel', 'checkpoint', 'report', 'plots', 'results', 'literature', 'onnx_graph'),
+    3: ('parallel', 'checkpoint', 'report', 'plots', 'results', 'literature', 'embedded', 'page', 'onnx_graph'),
     4: ('engine',),
     5: ('stages', 'plan'),
     6: ('experiment', 'trained'),
     7: ('portable', 'stablehlo', 'trial_faces'),
-    8: ('evaluate', 'compare', 'convert', 'export', 'datasets', 'report_table', 'layer_sweep'),
+    8: ('evaluate', 'compare', 'convert', 'export', 'datasets', 'report_table', 'report_page', 'layer_sweep'),
 }
 # Of one layer, and still in an order of their own.
 ALLOWED = {
@@ -33,6 +33,8 @@ ALLOWED = {
     ('workdir', 'errors'),
     ('plan', 'stages'),
     ('stablehlo', 'portable'),
+    ('literature', 'results'),
+    *(('page', name) for name in ('embedded', 'literature', 'plots', 'report', 'results')),
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 

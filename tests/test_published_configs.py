@@ -11,7 +11,7 @@ from typing import Any
 import ml_collections
 import pytest
 
-from fn2en_jax import experiment, report_table
+from fn2en_jax import experiment, literature, report_table
 from tests import tiny_config
 from tests.test_configs import load
 from tests.trees import (
@@ -108,7 +108,7 @@ def test_scratch_from_the_download_to_the_table(case, tmp_path, cache):
     scratch = found['methods']['scratch']
     assert scratch['num_examples'] == len(next(f for f in folds if f['name'] in scratch['folds'])['test_files'])
     assert ('sequence_accuracy' in scratch) == case.sequences
-    title, rows = report_table.table(*report_table.joined([tmp_path / 'run']))
+    title, rows = literature.beside_published(*report_table.joined([tmp_path / 'run']))
     assert f'{case.classes} classes' in title
     assert rows[0][1]
     curves = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
@@ -117,6 +117,10 @@ def test_scratch_from_the_download_to_the_table(case, tmp_path, cache):
     assert ('validation' in scratch) == case.validation
     if case.validation:
         assert scratch['validation']['accuracy'] == pytest.approx(curves[-1]['validation_accuracy'])
+    page = (tmp_path / 'run' / 'report.html').read_text()
+    assert 'What was found in the download' in page
+    assert ('Whole sequences' in page) == case.sequences
+    assert ('The same nets on the validation images' in page) == case.validation
 
 
 def test_a_fold_per_workdir_merged_is_all_folds_in_one(tmp_path, cache):

@@ -49,7 +49,7 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 def test_runs_stand_beside_the_paper(whole):
-    title, found = report_table.table(*report_table.joined([whole]))
+    title, found = literature.beside_published(*report_table.joined([whole]))
     table = {row[0]: row[1:] for row in found}
     assert title == 'ckplus, 8 classes; published: 1,308 images, 10-fold, person-independent'
     assert table['FN2EN'] == ('80.0 ± 14.1', '50.0 ± 0.0', '96.8', '-16.8', '2')  # by hand: 90 and 70, of 100 and 0
@@ -70,7 +70,10 @@ def test_a_fold_per_workdir_makes_the_same_table(whole, tmp_path):
         assert joined['seconds'] == {'fold0/x': 1.0, 'fold1/x': 1.0}
     folds = report_table.joined_folds(parts)
     assert report_table.missing(folds, joined) == ['fold2']
-    report_table.merge(tmp_path / 'merged', config, joined, folds)
+    (parts[1] / 'fold1').mkdir()
+    (parts[1] / 'fold1/predictions_fn2en.csv').write_text('file\n')
+    report_table.merge(tmp_path / 'merged', config, joined, folds, parts)
+    assert (tmp_path / 'merged/fold1/predictions_fn2en.csv').read_text() == 'file\n'
     names = {path.name for path in (tmp_path / 'merged').iterdir()}
     assert names >= {'folds.json', 'config.json', 'confusion_fn2en.png', 'confusion_finetune.png'}
     again = json.loads((tmp_path / 'merged' / 'results.json').read_text())
@@ -101,14 +104,14 @@ def test_a_workdir_without_results_is_refused(whole, content):
 
 def test_a_set_that_nobody_published(tmp_path):
     run = write(tmp_path / 'mine', {'fold0': {'scratch': (1, 1)}}, source='csv')
-    title, found = report_table.table(*report_table.joined([run]))
+    title, found = literature.beside_published(*report_table.joined([run]))
     assert title == 'csv, 8 classes'
     assert found == [('Train from scratch (BN)', '50.0', '50.0', '', '', '1')]
 
 
 @pytest.mark.parametrize('name', report_table.FORMATS)
 def test_every_format_holds_every_number(name, whole):
-    title, found = report_table.table(*report_table.joined([whole]))
+    title, found = literature.beside_published(*report_table.joined([whole]))
     text = report_table.FORMATS[name](title, found)
     for row in found:
         assert all(cell.replace('±', r'$\pm$' if name == 'latex' else '±') in text for cell in row)

@@ -31,12 +31,14 @@ class Data:
         identities: faces of persons, for the face net; None when the run needs none.
         fingerprint: of both, '' for identities that were not opened; changes when any word or a user's picture does.
         faces: how the faces of `expressions` were cut out: 'align', 'box' or 'none'.
+        found: what was found in the download of a published set, line by line; empty for others.
     """
 
     expressions: Examples
     identities: Examples | None
     fingerprint: Mapping[str, str]
     faces: str = 'none'
+    found: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,11 +124,12 @@ def open_data(wanted: Wanted, reading: Reading, *, need_identities: bool) -> Dat
         raise UserError(f'config.data.{of_published[0]} is for published sets; config.data.source is {source!r}')
     labelled = _open_published(wanted, reading) if source in DATASETS else _open_expressions(wanted, reading)
     if not (need_identities and (identities or source == SYNTHETIC)):
-        return Data(labelled.examples, None, {'expressions': labelled.mark, 'identities': ''}, labelled.faces)
+        marks = {'expressions': labelled.mark, 'identities': ''}
+        return Data(labelled.examples, None, marks, labelled.faces, labelled.found)
     persons = _open_identities(identities or SYNTHETIC, reading)
     _warn_of_shared(persons, labelled)
     marks = {'expressions': labelled.mark, 'identities': persons.mark}
-    return Data(labelled.examples, persons.examples, marks, labelled.faces)
+    return Data(labelled.examples, persons.examples, marks, labelled.faces, labelled.found)
 
 
 def open_csv(path: str, class_names: tuple[str, ...], reading: Reading) -> Examples:
@@ -141,12 +144,14 @@ def open_csv(path: str, class_names: tuple[str, ...], reading: Reading) -> Examp
 
 @dataclasses.dataclass(frozen=True)
 class _Opened:
-    """A set, its fingerprint, what tells its files' bytes apart (nothing for rendered faces), how faces were cut."""
+    """A set, its fingerprint, what tells its files' bytes apart (nothing for rendered faces), how faces were cut, and
+    of a published set what was found."""
 
     examples: Examples
     mark: str
     digests: frozenset[str] = frozenset()
     faces: str = 'none'
+    found: tuple[str, ...] = ()
 
 
 def _open_published(wanted: Wanted, reading: Reading) -> _Opened:
@@ -159,7 +164,8 @@ def _open_published(wanted: Wanted, reading: Reading) -> _Opened:
         return dataclasses.replace(opened, examples=examples)
     extra = _load_published(wanted.extra, wanted.extra_manual_dir, reading)
     joined = protocols.join(examples, extra.examples, wanted.extra)
-    return dataclasses.replace(opened, examples=joined, mark=f'{opened.mark}+{extra.mark}')
+    found = opened.found + extra.found
+    return dataclasses.replace(opened, examples=joined, mark=f'{opened.mark}+{extra.mark}', found=found)
 
 
 def _load_published(name: str, manual_dir: str, reading: Reading) -> _Opened:
@@ -175,7 +181,8 @@ def _load_published(name: str, manual_dir: str, reading: Reading) -> _Opened:
     examples, num_bytes = opened.examples, builder.info.splits[schema.SPLIT].num_bytes
     content = [examples.files, examples.class_names, examples.labels.tolist(), num_bytes]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-    return dataclasses.replace(opened, mark=f'{opened.mark}/{digest}', faces=report['faces'])
+    found = tuple(published.report_lines(dataset, report))
+    return dataclasses.replace(opened, mark=f'{opened.mark}/{digest}', faces=report['faces'], found=found)
 
 
 def _open_expressions(wanted: Wanted, reading: Reading) -> _Opened:
