@@ -151,7 +151,7 @@ def test_published_numbers_are_of_class_counts_that_a_set_is_used_with():
 def test_numbers_of_fmpn_stand_where_they_belong(tmp_path, source, classes, row, protocol):
     names = list(protocols.PROTOCOLS[source].classes[classes])
     run = write(tmp_path / 'run', {'fold0': {'scratch': (9, 1)}}, source=source, names=names)
-    title, found = report_table.table(*report_table.joined([run]))
+    title, found = literature.beside_published(*report_table.joined([run]))
     assert title.startswith(f'{source}, {classes} classes; published: ')
     assert protocol in title
     assert [(cells[0], cells[3]) for cells in found] == [('Train from scratch (BN)', ''), row]
