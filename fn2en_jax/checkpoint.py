@@ -13,6 +13,9 @@ from fn2en_jax import trees, workdir
 from fn2en_jax.errors import UserError
 from fn2en_jax.types import PyTree
 
+# Reading is what a reader wants: no warning is due.
+logging.get_absl_logger().addFilter(lambda record: not str(record.msg).startswith('Given directory is read only'))
+
 
 class Checkpoints:
     """The checkpoints of one stage in one folder, written by orbax.
@@ -29,6 +32,7 @@ class Checkpoints:
             create=not read_only,
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
+            **({'save_interval_steps': 0} if read_only else {}),  # else it warns that it sets this itself
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 

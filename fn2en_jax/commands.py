@@ -41,7 +41,7 @@ def run(main: Callable[[], None], argv: Sequence[str], usage: str) -> int:
         print(f'error: {error}', file=sys.stderr)
         return BAD_INPUT
     except Stopped as stopped:
-        print(f'stopped: {stopped}; run the same command to go on', file=sys.stderr)
+        print(f'stopped: {stopped}; {stopped.advice}', file=sys.stderr)
         return TERMINATED
     except KeyboardInterrupt as interrupt:
         by_sigterm = isinstance(interrupt, _Terminated)
@@ -57,7 +57,11 @@ def divide(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 class Stopped(Exception):
-    """A signal ended the work in good order."""
+    """A signal ended the work in good order; `advice` says how it can be finished."""
+
+    def __init__(self, message: object, advice: str = 'run the same command to go on'):
+        super().__init__(message)
+        self.advice = advice
 
 
 class _Terminated(KeyboardInterrupt):

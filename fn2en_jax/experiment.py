@@ -61,7 +61,7 @@ def run(config: ml_collections.ConfigDict, folder: str, mode: str = 'train', *, 
         engine.Interrupted: after SIGTERM or Ctrl-C, when the state is saved.
     """
     check(config)
-    _keep_compiled_steps(config.compilation_cache)
+    parallel.keep_compiled(config.compilation_cache)
     data = open_sets(config)
     every = all_folds(config, data)
     chosen = choose_folds(config, every)
@@ -206,13 +206,6 @@ def _fingerprint(config: ml_collections.ConfigDict, data: Data) -> dict[str, str
     """Of everything a run reads, '' for what it does not: a workdir must not go on with other pictures or weights."""
     weights = config.face_net.weights if 'finetune' in stage_names(config) else ''
     return {**data.fingerprint, 'face_net_weights': files.sha256(weights) if weights else ''}
-
-
-def _keep_compiled_steps(folder: str) -> None:
-    """Compiling takes longer than training a small net: folds, resumed and later runs share what was compiled."""
-    if folder != 'none':
-        jax.config.update('jax_compilation_cache_dir', folder or str(workdir.cache('xla')))
-        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
 class Run:

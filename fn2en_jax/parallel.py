@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from fn2en_jax import rng
+from fn2en_jax import rng, workdir
 from fn2en_jax.data.augmentation import centre_crop
 from fn2en_jax.data.batches import Reader
 from fn2en_jax.errors import UserError
@@ -22,6 +22,18 @@ from fn2en_jax.metrics import Mean
 from fn2en_jax.types import Array, Key, PyTree
 
 AXIS = 'batch'
+
+
+def keep_compiled(folder: str) -> None:
+    """Keeps compiled programs from one process to the next: compiling takes longer than training a small net.
+
+    Args:
+        folder: '' for where the process keeps them already, or else the user's cache; 'none' for nowhere.
+    """
+    if folder != 'none':
+        kept: str | None = jax.config.values['jax_compilation_cache_dir']
+        jax.config.update('jax_compilation_cache_dir', folder or kept or str(workdir.cache('xla')))
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
 def num_devices() -> int:

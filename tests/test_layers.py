@@ -10,19 +10,28 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / 'fn2en_jax'
-FILES = sorted(path for path in PACKAGE.rglob('*.py') if path.name != '__init__.py' or path.stat().st_size)
+FACADE = PACKAGE / '__init__.py'  # hands on names of all layers, when asked
+FILES = sorted(
+    path for path in PACKAGE.rglob('*.py') if (path.name != '__init__.py' or path.stat().st_size) and path != FACADE
+)
 
 # A module may import modules of lower layers and of its own folder.
 LAYERS = {
     0: ('types', 'errors', 'rng', 'trees', 'workdir', 'commands'),
     1: ('losses', 'metrics', 'optim', 'prediction_table', 'models', 'weights', 'data'),
     2: ('methods',),
-    3: ('parallel', 'checkpoint', 'report', 'plots', 'results', 'literature', 'embedded', 'page', 'onnx_graph'),
-    4: ('engine',),
+    3: (
+        *('parallel', 'checkpoint', 'report', 'plots', 'results', 'literature', 'embedded', 'page', 'onnx_graph'),
+        'predictions',
+    ),
+    4: ('engine', 'annotation'),
     5: ('stages', 'plan'),
     6: ('experiment', 'trained'),
-    7: ('portable', 'stablehlo', 'trial_faces'),
-    8: ('evaluate', 'compare', 'convert', 'export', 'datasets', 'report_table', 'report_page', 'layer_sweep'),
+    7: ('portable', 'stablehlo', 'trial_faces', 'predictor'),
+    8: (
+        *('evaluate', 'compare', 'convert', 'export', 'datasets', 'report_table', 'report_page', 'layer_sweep'),
+        'predict',
+    ),
 }
 # Of one layer, and still in an order of their own.
 ALLOWED = {
@@ -105,6 +114,12 @@ def test_config_dicts_are_read_in_few_places():
     found = {module(path) for path in FILES if 'ml_collections' in ' '.join(imports(path))}
     # The sweep is a launcher: it takes a config from its flag and sets two keys.
     assert found <= {f'fn2en_jax.{name}' for name in ('stages', 'experiment', 'trained', 'portable', 'layer_sweep')}
+
+
+def test_importing_the_package_is_free():
+    code = 'import sys, fn2en_jax; print(sorted({"jax", "numpy", "cv2"} & set(sys.modules)))'
+    found = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout == '[]\n'
 
 
 def test_no_file_is_called_after_nothing():

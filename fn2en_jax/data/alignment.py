@@ -1,10 +1,11 @@
 """From a photograph to the square face that the nets see: aligned by the eyes, cut by a box, or as it is.
 
-One function, `cut`, serves the preparation of data sets and prediction alike. Its geometry: the eyes of an aligned face
-stand at EYES, which is where they stand on average in the window of the face cascade. So a face that is aligned and one
-that is only cut along its box show the same part of the head at about the same size, and fall-backs mix well with the
-rest. The eyes are 0.38 of the side apart. A chin, 1.2 eye distances below the eyes, comes to 0.85 of the height, and
-with the jaw dropped, at 1.6, it is just inside; the central 224 pixels of 256 that are tested keep chin and brows.
+`cut` serves the preparation of data sets and `cut_all` prediction, by the same steps. Their geometry: the eyes of an
+aligned face stand at EYES, which is where they stand on average in the window of the face cascade. So a face that is
+aligned and one that is only cut along its box show the same part of the head at about the same size, and fall-backs mix
+well with the rest. The eyes are 0.38 of the side apart. A chin, 1.2 eye distances below the eyes, comes to 0.85 of the
+height, and with the jaw dropped, at 1.6, it is just inside; the central 224 pixels of 256 that are tested keep chin and
+brows.
 
 Only the eyes fix the face, even where five points are known: nose and mouth move with the expression, and fitting them
 would take away part of what is to be recognised. Heads turned to the side are the exception, see `_from_points`.
@@ -21,7 +22,7 @@ from fn2en_jax.data import images, viola_jones, warping
 from fn2en_jax.data.records import Box
 from fn2en_jax.data.viola_jones import EYES, Detection, Eyes, detect
 
-__all__ = ['EYES', 'Detection', 'Face', 'FaceStep', 'cut', 'detect']
+__all__ = ['EYES', 'Detection', 'Face', 'FaceStep', 'cut', 'cut_all', 'detect']
 
 Points = Sequence[tuple[float, float]]
 
@@ -97,17 +98,42 @@ def cut(image: np.ndarray, step: FaceStep, *, box: Box | None = None, points: Po
     Raises:
       ValueError: the image has another shape or type, or the points are not five.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or not image.size:
-        raise ValueError(f'image must be uint8 [h, w, 1 or 3], got {image.dtype} {image.shape}')
+    _check(image)
     if step.mode == 'none':
         return Face(images.fit(image, step.size), 'as it is')
     known = _sound_points(points, image)
     box = _sound_box(box, image)
-    if step.mode == 'box':
-        return _by_box(image, step, box or _box_of(known) or _box_found(image))
-    if known is not None:
+    if step.mode == 'box' and (given := box or _box_of(known)):
+        return _by_box(image, step, given)
+    if step.mode == 'align' and known is not None:
         return _by_points(image, step, known, box)
     return _by_detection(image, step, viola_jones.largest(image) if box is None else _within(image, box))
+
+
+def cut_all(image: np.ndarray, step: FaceStep) -> list[Face]:
+    """Every face of a picture, the largest first, each cut as `cut` would cut it if it were the largest.
+
+    Args:
+      image: uint8 [h, w, C], C 1 or 3 (RGB), any size.
+      step: what to do.
+
+    Returns:
+      One face at least, unless the picture shows none and such are to be dropped.
+
+    Raises:
+      ValueError: the image has another shape or type.
+    """
+    _check(image)
+    if step.mode == 'none':
+        return [Face(images.fit(image, step.size), 'as it is')]
+    found = viola_jones.detect(image)
+    faces = [_by_detection(image, step, each) for each in found] if found else [_by_detection(image, step, None)]
+    return [face for face in faces if face is not None]
+
+
+def _check(image: np.ndarray) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or not image.size:
+        raise ValueError(f'image must be uint8 [h, w, 1 or 3], got {image.dtype} {image.shape}')
 
 
 def _by_points(image: np.ndarray, step: FaceStep, points: np.ndarray, box: Box | None) -> Face:
@@ -124,6 +150,8 @@ def _by_box(image: np.ndarray, step: FaceStep, box: Box | None, roll: float = 0.
 
 
 def _by_detection(image: np.ndarray, step: FaceStep, face: Detection | None) -> Face | None:
+    if step.mode == 'box':
+        return _by_box(image, step, face.box if face else None)
     if face is None or face.eyes is None:
         return _by_box(image, step, face.box if face else None, face.roll if face else 0.0)
     transform = warping.through_points(np.array(face.eyes), np.array(EYES) * step.size)
@@ -149,11 +177,6 @@ def _box_of(points: np.ndarray | None) -> Box | None:
     back = warping.inverse(_from_points(points, 1))
     middle, side = warping.move(back, np.array([0.5, 0.5])), warping.scale_of(back)
     return (float(middle[0]) - side / 2, float(middle[1]) - side / 2, side, side)
-
-
-def _box_found(image: np.ndarray) -> Box | None:
-    face = viola_jones.largest(image)
-    return face.box if face else None
 
 
 def _within(image: np.ndarray, box: Box) -> Detection:

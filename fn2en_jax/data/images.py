@@ -26,8 +26,10 @@ _TURNS = {  # what makes a picture upright, by the value of that tag; any other 
 }
 _BACKGROUND = 255  # what shows through transparent pixels: white, as on a page
 
-# Our own limit is far below Pillow's, and is an error where Pillow's is a warning.
+# Our own limit is far below Pillow's, and is an error where Pillow's is a warning. What else it warns of (odd EXIF or
+# TIFF tags) either does no harm to the pixels or ends in an error.
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
+warnings.filterwarnings('ignore', category=UserWarning, module=r'PIL\.')
 
 
 def decode(data: bytes, channels: int) -> np.ndarray:
@@ -49,16 +51,54 @@ def decode(data: bytes, channels: int) -> np.ndarray:
         (checked before any pixel is decoded). The message names no file, which is not known here: put the
         name before it.
     """
-    if channels not in (1, 3):
-        raise ValueError(f'channels must be 1 or 3, not {channels}')
-    image = _opaque(_upright(_load(data)))
-    return _to_array(image.convert('L' if channels == 1 else 'RGB'))
+    return with_channels(decode_as_it_is(data), channels)
 
 
 def decode_as_it_is(data: bytes) -> np.ndarray:
     """As `decode`, with one channel for grey files and three for all others."""
-    image = _opaque(_upright(_load(data)))
-    return _to_array(image.convert(_plain_mode(image)))
+    return _plain(_load(data))
+
+
+def from_pillow(image: Image.Image) -> np.ndarray:
+    """As `decode_as_it_is`, for a picture that was opened or made with Pillow.
+
+    Raises:
+      UserError: as `decode`.
+    """
+    return _plain(_sound(image))
+
+
+def from_array(array: np.ndarray) -> np.ndarray:
+    """As `decode_as_it_is`, for pixels: grey [h, w] or [h, w, 1], RGB [h, w, 3], or RGB and opacity [h, w, 4].
+
+    Args:
+      array: uint8, or uint16 of which the upper 8 bits are kept.
+
+    Returns:
+      uint8 [h, w, 1 or 3].
+
+    Raises:
+      ValueError: another type or shape.
+      UserError: absurd dimensions.
+    """
+    if array.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f'an array of {array.dtype}; pixels must be uint8, 0 to 255')
+    pixels = array[..., None] if array.ndim == 2 else array
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4):
+        raise ValueError(f'an array of shape {array.shape}; one image is [h, w], [h, w, 1], [h, w, 3] or [h, w, 4]')
+    check_dimensions(pixels.shape[1], pixels.shape[0])
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    return _plain(Image.fromarray(np.ascontiguousarray(pixels))) if pixels.shape[2] == 4 else pixels
+
+
+def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """uint8 [h, w, 1 or 3] with 1 or 3 channels; colour becomes grey as 0.299 R + 0.587 G + 0.114 B."""
+    if channels not in (1, 3):
+        raise ValueError(f'channels must be 1 or 3, not {channels}')
+    if image.shape[2] == channels:
+        return image
+    return _to_array(_to_pillow(image).convert('L' if channels == 1 else 'RGB'))
 
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:
@@ -103,8 +143,7 @@ def storable(data: bytes) -> bytes:
     # MPO is what cameras call a JPEG with a second picture behind the first.
     if image.format in ('PNG', 'JPEG', 'MPO') and image.mode != 'CMYK' and _turn(image) is None:
         return data
-    image = _opaque(_upright(image))
-    return encode_png(_to_array(image.convert(_plain_mode(image))))
+    return encode_png(_plain(image))
 
 
 def _load(data: bytes) -> Image.Image:
@@ -119,7 +158,12 @@ def _load(data: bytes) -> Image.Image:
         raise UserError(f'the image has more than {MAX_PIXELS // 10**6} million pixels') from None
     except Exception as error:
         raise UserError(f'the file is no readable image (accepted: {", ".join(FORMATS)})') from error
-    _check_dimensions(*image.size)
+    return _sound(image)
+
+
+def _sound(image: Image.Image) -> Image.Image:
+    """The picture with its pixels decoded, which happens once its dimensions are known to be sane."""
+    check_dimensions(*image.size)
     if image.mode in ('I', 'F'):
         raise UserError('the image has 32 bits per channel, whose range is unknown; save it with 8 or 16 bits')
     try:
@@ -130,11 +174,17 @@ def _load(data: bytes) -> Image.Image:
     return image
 
 
-def _plain_mode(image: Image.Image) -> str:
-    return 'L' if image.mode in ('1', 'L') else 'RGB'
+def _plain(image: Image.Image) -> np.ndarray:
+    """The upright picture without transparency, uint8 [h, w, 1 or 3]."""
+    image = _opaque(_upright(image))
+    try:
+        return _to_array(image.convert('L' if image.mode in ('1', 'L') else 'RGB'))
+    except ValueError as error:
+        raise UserError(f'the image has the colour space {image.mode}; save it as RGB or grey') from error
 
 
-def _check_dimensions(width: int, height: int) -> None:
+def check_dimensions(width: int, height: int) -> None:
+    """Refuses pictures of absurd sizes (pixels) with a UserError."""
     if width * height > MAX_PIXELS:
         raise UserError(f'the image has {width} x {height} pixels, more than {MAX_PIXELS // 10**6} million')
     if max(width, height) > MAX_SIDE:
