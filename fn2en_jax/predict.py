@@ -144,7 +144,7 @@ class _Work:
         first = seen.rows[0]
         unreadable = bool(first.problem) and first.problem != NO_FACE
         found = sum(not row.problem and row.cut_by != 'centre' for row in seen.rows)
-        self._counts.update(pictures=1, unreadable=unreadable, with_face=found > 0, faces=found)
+        self._counts.update(pictures=1, unreadable=int(unreadable), with_face=int(found > 0), faces=found)
         if unreadable and not self._first_problem:
             self._first_problem = first.line()
         for row in seen.rows:

@@ -176,10 +176,10 @@ def _sound(image: Image.Image) -> Image.Image:
 
 def _plain(image: Image.Image) -> np.ndarray:
     """The upright picture without transparency, uint8 [h, w, 1 or 3]."""
-    image = _opaque(_upright(image))
     try:
-        return _to_array(image.convert('L' if image.mode in ('1', 'L') else 'RGB'))
-    except ValueError as error:
+        opaque = _opaque(_upright(image))
+        return _to_array(opaque.convert('L' if opaque.mode in ('1', 'L') else 'RGB'))
+    except ValueError as error:  # Pillow knows no way to RGB
         raise UserError(f'the image has the colour space {image.mode}; save it as RGB or grey') from error
 
 

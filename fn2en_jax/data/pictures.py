@@ -64,7 +64,7 @@ class Listed:
             for number, frame in video.frames(self.path, every):
                 yield Picture(self.file, _given(frame), number)
         except UserError as error:
-            yield Picture(self.file, _refused(error))
+            yield Picture(self.file, _refused(error, self.path.name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _of_path(path: str | Path, every: int) -> Iterator[Picture]:
     try:
         files = listed([path]).files
     except UserError as error:
-        yield Picture(spelled(path), _refused(error))
+        yield Picture(spelled(path), _refused(error, spelled(path)))
         return
     for file in files:
         yield from file.pictures(every)
@@ -206,9 +206,11 @@ def _given(pixels: np.ndarray) -> Callable[[], np.ndarray]:
     return lambda: pixels
 
 
-def _refused(error: UserError) -> Callable[[], np.ndarray]:
+def _refused(error: UserError, name: str = '') -> Callable[[], np.ndarray]:
+    """Raises the error when it is read, without the file's name in front, which the picture has."""
+
     def read() -> np.ndarray:
-        raise UserError(str(error))
+        raise UserError(str(error).removeprefix(f'{name}: '))
 
     return read
 
