@@ -44,7 +44,7 @@ FACES = flags.DEFINE_enum(
 )
 LARGEST = flags.DEFINE_bool('largest', False, 'Only the largest face of every picture, which takes less time.')
 CENTRE = flags.DEFINE_bool('centre', False, 'Classify the central square of a picture in which no face is found.')
-EVERY = flags.DEFINE_integer('every', 1, 'Of clips, look at every so manieth frame.', lower_bound=1)
+EVERY = flags.DEFINE_integer('every', 1, 'Of clips, look at every Nth frame.', lower_bound=1)
 BATCH_SIZE = flags.DEFINE_integer('batch_size', 32, 'Faces that the net takes at once.', lower_bound=1)
 WORKERS = flags.DEFINE_integer('workers', 0, 'Threads that look for faces; 0: one per core.', lower_bound=0)
 

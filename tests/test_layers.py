@@ -44,6 +44,7 @@ ALLOWED = {
     ('stablehlo', 'portable'),
     ('literature', 'results'),
     *(('page', name) for name in ('embedded', 'literature', 'plots', 'report', 'results')),
+    ('predictor', 'portable'),
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 

@@ -56,7 +56,7 @@ class Listed:
             return 1
 
     def pictures(self, every: int = 1) -> Iterator[Picture]:
-        """The picture in it, or every so manieth frame; what cannot be read comes as a picture that cannot."""
+        """The picture in it, or every Nth frame of a clip; what cannot be read is a picture that says so."""
         if not self.clip:
             yield Picture(self.file, lambda: images.decode_as_it_is(_bytes(self.path)))
             return
