@@ -1,6 +1,7 @@
 """How every command-line tool starts and ends: flags, one-line errors, exit codes."""
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from fn2en_jax.errors import UserError
 
 OK, BAD_INPUT, TERMINATED = 0, 2, 143  # 143 = 128 + SIGTERM, so that `command && next` does not go on
 INTERRUPTED = 130  # 128 + SIGINT
+CLOSED_PIPE = 141  # 128 + SIGPIPE: whoever read the output, such as `head`, has seen enough
 
 
 def run(main: Callable[[], None], argv: Sequence[str], usage: str) -> int:
@@ -25,7 +27,7 @@ def run(main: Callable[[], None], argv: Sequence[str], usage: str) -> int:
 
     Returns:
         The exit code: 0; 2 after bad input; 143 when stopped by a signal with everything saved, or by SIGTERM; 130 when
-        stopped by Ctrl-C.
+        stopped by Ctrl-C; 141 when nobody reads what is printed any more.
     """
     if any(arg in ('-h', '--help', '-help') for arg in argv[1:]):
         print(f'{usage.strip()}\n\nFlags:\n{flags.FLAGS.module_help("__main__")}')
@@ -37,6 +39,10 @@ def run(main: Callable[[], None], argv: Sequence[str], usage: str) -> int:
         logging.set_stderrthreshold('warning')
         with _sigterm_as_exception():
             main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
+        return CLOSED_PIPE
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return BAD_INPUT

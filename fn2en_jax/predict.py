@@ -151,7 +151,7 @@ class _Work:
             if self._output:
                 self._output.write(row)
             else:
-                print(row.line())
+                print(row.line(), flush=True)
         if self._album and seen.image is not None:
             self._album.add(seen.image, seen.rows, seen.scale)
 

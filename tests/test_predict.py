@@ -188,6 +188,27 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(net, tmp_path):
     assert not (tmp_path / 'rows.csv').exists()
 
 
+ENDLESS = """
+import sys
+from fn2en_jax import commands
+
+sys.exit(commands.run(lambda: [print(number) for number in range(10**6)], ['counts'], ''))
+"""
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly(tmp_path):
+    (tmp_path / 'counts.py').write_text(ENDLESS)
+    done = subprocess.run(
+        ['bash', '-c', f'{sys.executable} {tmp_path}/counts.py | head -1; echo ${{PIPESTATUS[0]}}'],
+        env={**ENVIRONMENT, 'PYTHONPATH': str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=240,
+    )
+    assert (done.stdout, done.stderr) == ('0\n141\n', '')
+
+
 # The parts.
 
 
