@@ -1,7 +1,6 @@
 """Photographs with what a net saw in them: box, eyes, expression and its probability."""
 
 import hashlib
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,11 +63,10 @@ class Album:
     def add(self, image: np.ndarray, rows: Sequence[Prediction], scale: float) -> Path:
         """Draws the rows of one picture (see `draw`) and returns the file that shows it."""
         path = self._folder / _place(rows[0].file, rows[0].frame)
-        data = io.BytesIO()
-        draw(image, rows, scale).save(data, format='JPEG', quality=_QUALITY)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            workdir.write_bytes(path, data.getvalue())
+            with workdir.replacing(path) as temporary:
+                draw(image, rows, scale).save(temporary, format='JPEG', quality=_QUALITY)
         except OSError as error:
             raise UserError(f'{path}: cannot be written ({error.strerror})') from error
         return path

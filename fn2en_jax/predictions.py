@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, overload
 
+from fn2en_jax.data.pictures import FORMULA
 from fn2en_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ NO_FACE = 'no face'
 _BOX = ('box_x', 'box_y', 'box_width', 'box_height')
 _EYES = ('left_eye_x', 'left_eye_y', 'right_eye_x', 'right_eye_y')
 _CUT_BY = {'eyes': 'aligned by the eyes', 'box': 'cut by its box', 'centre': 'no face: the centre'}
-_FORMULA = ('=', '+', '-', '@')  # a spreadsheet takes a cell that begins with one of these for a formula
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,4 +209,4 @@ class Output:
 def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return f'{value:.6g}'
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fn2en_jax import parallel, trained
+from fn2en_jax import parallel, portable, trained
 from fn2en_jax.data import alignment, images, pictures
 from fn2en_jax.data.alignment import Face, FaceStep
 from fn2en_jax.data.pictures import Picture
@@ -257,9 +257,7 @@ def open_net(path: str | Path, method: str = '', fold: str = '') -> trained.Trai
         return trained.find(str(path), method=method, fold=fold)
     if method or fold:
         raise UserError(f'{path} is the file of one net; a method and a fold are chosen in a workdir')
-    from fn2en_jax import portable
-
-    return portable.read(Path(path))
+    return portable.read(path)
 
 
 def _cut(picture: Picture, looking: Looking, shape: tuple[int, int, int], keep: int) -> _Cut:

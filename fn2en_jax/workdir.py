@@ -151,14 +151,9 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replaces a text file in one step: readers and crashes see the old file or the new one."""
-    write_bytes(path, text.encode('utf-8'))
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replaces a file in one step, as `write_text`."""
     temporary = path.with_name(path.name + '.tmp')
     try:
-        temporary.write_bytes(data)
+        temporary.write_text(text, encoding='utf-8')
         os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import fn2en_jax
+from fn2en_jax import portable
 from fn2en_jax.data import pictures, viola_jones
 from fn2en_jax.data.pictures import Picture
 from fn2en_jax.data.sources import open_csv
@@ -337,8 +338,16 @@ def test_what_is_no_net_is_refused(folder, tmp_path):
     with pytest.raises(UserError, match='it holds scratch'):
         fn2en_jax.load(folder, 'fn2en')
     (tmp_path / 'net.safetensors').write_bytes(b'junk')
+    with pytest.raises(UserError, match=r'net\.safetensors is no readable net'):
+        fn2en_jax.load(tmp_path / 'net.safetensors')
     with pytest.raises(UserError, match='chosen in a workdir'):
         fn2en_jax.load(tmp_path / 'net.safetensors', 'fn2en')
+
+
+def test_an_exported_file_says_what_its_workdir_says(predictor, crowd, tmp_path):
+    portable.write(predictor.net, tmp_path / 'net.safetensors')
+    file = fn2en_jax.load(tmp_path / 'net.safetensors', compilation_cache='none')
+    assert file.predict(crowd).to_dicts() == predictor.predict(crowd).to_dicts()
 
 
 def test_a_net_that_is_not_finite_says_so(predictor, crowd):

@@ -14,7 +14,7 @@ from fn2en_jax.errors import UserError
 
 MARK = '.made_by_fn2en_jax'  # a folder that holds a file of this name is not read: we wrote the pictures in it
 MAX_BYTES = 1 << 29  # of a file: the most pixels that are accepted take 400 million bytes, uncompressed in 16 bits
-_FORMULA = ('=', '+', '-', '@')  # a spreadsheet takes a cell that begins with one of these for a formula
+FORMULA = ('=', '+', '-', '@')  # a spreadsheet takes a cell that begins with one of these for a formula
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -132,7 +132,7 @@ def given(what: Any, *, every: int = 1) -> Iterator[Picture]:
 def spelled(path: str | Path) -> str:
     """A path as text on one line: what is no UTF-8 or not printable as escapes, and no formula to a spreadsheet."""
     text = _visible(records.printable(str(path).replace('\\', r'\\')))
-    return f'./{text}' if text.startswith(_FORMULA) else text
+    return f'./{text}' if text.startswith(FORMULA) else text
 
 
 def _visible(text: str) -> str:
