@@ -61,11 +61,11 @@ def album(tmp_path) -> Path:
     return folder
 
 
-def predict(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+def predict(*arguments: str, cwd: Path, cache: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, '-m', 'fn2en_jax.predict', *map(str, arguments)],
         cwd=cwd,
-        env={**ENVIRONMENT, 'PYTHONPATH': str(ROOT), 'XDG_CACHE_HOME': str(cwd / 'cache')},
+        env={**ENVIRONMENT, 'PYTHONPATH': str(ROOT), 'XDG_CACHE_HOME': str(cache)},
         capture_output=True,
         text=True,
         timeout=240,
@@ -75,7 +75,13 @@ def predict(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
 
 def test_a_folder_of_everything(net, album, tmp_path):
     done = predict(
-        f'--workdir={net}', 'album', '--every=2', '--output=rows.csv', '--annotated=album/seen', cwd=tmp_path
+        f'--workdir={net}',
+        'album',
+        '--every=2',
+        '--output=rows.csv',
+        '--annotated=album/seen',
+        cwd=tmp_path,
+        cache=net.parent / 'cache',
     )
     assert done.returncode == 0, done.stderr
     rows = table(tmp_path / 'rows.csv')
@@ -147,7 +153,7 @@ def test_bad_input_is_one_line_and_code_2_and_nothing_is_written(net, album, tmp
     done = subprocess.run(
         [sys.executable, '-c', SEVERAL, json.dumps(list(cases.values()))],
         cwd=tmp_path,
-        env={**ENVIRONMENT, 'PYTHONPATH': str(ROOT), 'XDG_CACHE_HOME': str(tmp_path / 'cache')},
+        env={**ENVIRONMENT, 'PYTHONPATH': str(ROOT), 'XDG_CACHE_HOME': str(net.parent / 'cache')},
         capture_output=True,
         text=True,
         timeout=240,
@@ -169,7 +175,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(net, tmp_path):
     process = subprocess.Popen(
         [sys.executable, '-m', 'fn2en_jax.predict', f'--workdir={net}', *['a.png'] * 3000, '--output=rows.csv'],
         cwd=tmp_path,
-        env={**ENVIRONMENT, 'PYTHONPATH': str(ROOT), 'XDG_CACHE_HOME': str(tmp_path / 'cache')},
+        env={**ENVIRONMENT, 'PYTHONPATH': str(ROOT), 'XDG_CACHE_HOME': str(net.parent / 'cache')},
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
