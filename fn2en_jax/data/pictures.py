@@ -83,8 +83,8 @@ class Listing:
 def listed(named: Sequence[str | Path], own: Path | None = None) -> Listing:
     """Lists photographs, clips and what folders hold of both, without opening the photographs.
 
-    In a folder the names decide (`images.SUFFIXES`, `video.SUFFIXES`); hidden files, links that lead out of it, and
-    folders with MARK are passed over. A file that is named itself is taken for a picture, unless it is a clip.
+    In a folder the names decide (`images.SUFFIXES`, `video.SUFFIXES`); hidden files and folders with
+    MARK are passed over. A file that is named itself is taken for a picture, unless it is a clip.
 
     Args:
         named: files and folders.
