@@ -172,6 +172,34 @@ def get_config(argument: str = 'fn2en') -> ml_collections.ConfigDict:
     config.checkpoint.keep = 2  # per stage
     config.checkpoint.every_seconds = 60.0
 
+    # python -m fn2en_jax.visualize
+    show = config.visualize = ml_collections.ConfigDict()
+    show.batch_size = 64  # over all devices
+    show.top_images = 9  # that excite a neuron most, shown one by one
+    show.mean_images = 30  # of which the mean is shown
+    show.cam_images = 8  # test images under Grad-CAM
+    show.cam_side = 5  # pixels; Grad-CAM takes the last map of at least this side
+    show.map_images = 4  # test images whose maps are shown beside the teacher's
+    show.map_channels = 8
+    # The input that excites a class neuron most. Lengths are parts of the image's side.
+    show.ascent = ml_collections.ConfigDict()
+    show.ascent.steps = 150
+    show.ascent.step_size = 24.0  # grey levels, root mean square; at the beginning
+    show.ascent.last_step_size = 6.0  # and at the end
+    show.ascent.copies = 4  # of an image, over which the gradient is averaged
+    show.ascent.jitter = 0.05  # by which copies are moved to either side
+    show.ascent.mirror = True  # every second copy
+    show.ascent.blur = 0.03  # standard deviation at the beginning
+    show.ascent.last_blur = 0.01  # and at the end
+    show.ascent.decay = 0.01  # per step, towards the starting colour
+    show.ascent.chroma = 0.15  # the part of the gradient's colour that is followed
+    show.ascent.noise = 20.0  # grey levels, at the start
+    # Linear probes of expression and identity.
+    show.probe = ml_collections.ConfigDict()
+    show.probe.repeats = 3  # dealings into halves
+    show.probe.grid = 3  # maps are averaged over grid x grid regions
+    show.probe.components = 128  # principal components that a probe reads
+
     config.report = ml_collections.ConfigDict()
     config.report.rows_per_stage = 40  # points of a learning curve
     config.report.evals_per_stage = 8  # evaluations on the test fold while training; they only draw curves

@@ -118,8 +118,8 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise UserError(f'config.face_net.mean_rgb is {config.face_net.mean_rgb}; it needs three numbers of 0..255')
     if config.stage1.reduction not in ('sum', 'mean'):
         raise UserError(f'config.stage1.reduction is {config.stage1.reduction!r}; use sum or mean')
+    check_numbers(config)
     for key, value in workdir.flatten(plain(config)):
-        _check_number(key, value)
         if key.endswith('.batch_size'):
             parallel.per_device(value)
 
@@ -134,11 +134,26 @@ RANGES = {
     **dict.fromkeys(('brightness', 'erase'), (0, 1)),
     **dict.fromkeys(('weight_decay', 'clip_norm', 'warmup_epochs', 'evals_per_stage'), (0, math.inf)),
     **dict.fromkeys(('every_seconds', 'in_memory_bytes', 'new_layers_multiplier', 'drop_factor'), (0, math.inf)),
+    **dict.fromkeys(('top_images', 'mean_images', 'cam_images', 'map_images', 'map_channels'), (1, 1000)),
+    **dict.fromkeys(('cam_side', 'steps', 'copies', 'repeats', 'grid', 'components'), (1, 100_000)),
+    **dict.fromkeys(('jitter', 'blur', 'last_blur', 'decay'), (0, 0.5)),
+    **dict.fromkeys(('step_size', 'last_step_size', 'noise'), (0, 255)),
+    'chroma': (0, 1),
     'p': (1, math.inf),
     'num_folds': (2, 1000),
     'rotate': (0, 180),
     'seed': (0, 2**31 - 1),
 }
+
+
+def check_numbers(config: ml_collections.ConfigDict) -> None:
+    """Refuses numbers outside of their `RANGES`.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for key, value in workdir.flatten(plain(config)):
+        _check_number(key, value)
 
 
 def _check_number(key: str, value: Any) -> None:

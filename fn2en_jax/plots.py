@@ -77,7 +77,7 @@ def _stage_panel(axis: Any, stage: str, rows: Sequence[Mapping[str, Any]]) -> No
         axis.set_ylabel('regression loss per image')
         axis.set_yscale('log')
     axis.legend(drawn.values(), drawn.keys(), frameon=False, fontsize=9)
-    _tidy(axis)
+    tidy(axis)
 
 
 def confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str], title: str, path: Path) -> None:
@@ -126,11 +126,11 @@ def layers(accuracies: Mapping[str, np.ndarray], teacher: float, path: Path) -> 
     axis.set_xticks(places, list(accuracies))
     axis.set(xlabel='supervising layer', ylabel='class-averaged accuracy, %')
     axis.legend(frameon=False, fontsize=9)
-    _tidy(axis)
+    tidy(axis)
     _save(figure, path)
 
 
-def _tidy(axis: Any) -> None:
+def tidy(axis: Any) -> None:
     axis.grid(color=GRID, linewidth=0.6)
     axis.set_axisbelow(True)
     for side in ('top', 'right'):

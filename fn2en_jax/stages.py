@@ -14,6 +14,7 @@ import numpy as np
 from absl import logging
 
 from fn2en_jax import engine, optim, parallel, report, rng, workdir
+from fn2en_jax.ascent import Ascent
 from fn2en_jax.data.augmentation import Augmentation
 from fn2en_jax.data.examples import Examples, unlabelled
 from fn2en_jax.data.folds import Fold
@@ -439,6 +440,11 @@ def reading(config: ml_collections.ConfigDict) -> Reading:
 def augmentation(config: ml_collections.ConfigDict) -> Augmentation:
     """The augmentation that every stage of the run applies."""
     return Augmentation(crop=config.data.crop_size, **config.augment)
+
+
+def ascent(config: ml_collections.ConfigDict) -> Ascent:
+    """How `visualize` looks for the input that excites a neuron most."""
+    return Ascent(**config.visualize.ascent)
 
 
 def _steps_per_epoch(examples: int, batch_size: int) -> int:

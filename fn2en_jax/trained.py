@@ -28,7 +28,8 @@ class Trained:
     """A trained net with what is needed to use it.
 
     Attributes:
-        method: 'fn2en', 'finetune' or 'scratch'; 'face_net' for the net that learned persons.
+        method: 'fn2en', 'finetune' or 'scratch'; 'face_net' for the net that learned persons; 'stage1' for the
+            features before they saw labels.
         fold: the fold it was trained for; 'all' for everything.
         class_names: K names; the order of its outputs.
         config: of its run.
@@ -97,6 +98,11 @@ class Trained:
         )
         return outputs['logits']
 
+    @property
+    def model(self) -> Any:
+        """Its Linen module, which returns activations by name (see `VGGFace` and `ExpressionNet`)."""
+        return self._stage(self._one_image()).method.model
+
     def variables(self) -> dict[str, PyTree]:
         """Its parameters, and with batch norm its statistics: {'params': ..., 'batch_stats': ...}, host arrays.
 
@@ -110,7 +116,7 @@ class Trained:
         """The stage that trains it, as it would be on these examples."""
         ids = np.arange(len(examples))
         stages = Stages(self.config, Data(examples, examples, {}), Fold(self.fold, ids, ids))
-        return stages.build(FACE_NET if self.method == FACE_NET else METHODS[self.method][-1])
+        return stages.build(METHODS.get(self.method, (self.method,))[-1])
 
     def _one_image(self) -> Examples:
         """A set of one blank image, for what wants to know the shapes and classes only."""
@@ -154,6 +160,19 @@ def find(folder: str, *, method: str = '', fold: str = '', fold_flag: str = '--f
     if picked not in names or (len(names) > 1 and not fold and 'all' not in names):
         raise UserError(f'{folder} holds nets of the folds {", ".join(names)}; choose one with {fold_flag}=NAME')
     return _finished(chosen, picked, config, there[chosen, picked])
+
+
+def of_stage(folder: str, fold: str, stage: str) -> Trained | None:
+    """The net that a stage of a fold left, such as 'stage1' or 'scratch'; None where there was no such stage.
+
+    Raises:
+        UserError: when the stage is not finished.
+    """
+    root = Path(folder)
+    config = ml_collections.ConfigDict(workdir.read_json(root / 'config.json'))
+    place = root / stage if stage == FACE_NET else root / fold / stage
+    methods = {stages[-1]: method for method, stages in METHODS.items()}
+    return _finished(methods.get(stage, stage), fold, config, place) if place.is_dir() else None
 
 
 def _finished(method: str, fold: str, config: ml_collections.ConfigDict, place: Path) -> Trained:

@@ -17,6 +17,7 @@ FREE_KEYS = (
     'fold',
     'checkpoint',
     'report',
+    'visualize',
     'data.data_dir',
     'data.manual_dir',
     'data.extra_manual_dir',

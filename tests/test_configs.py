@@ -17,7 +17,7 @@ from fn2en_jax.data.folds import Fold
 from fn2en_jax.data.sources import Data
 from fn2en_jax.errors import UserError
 from fn2en_jax.methods import METHODS
-from fn2en_jax.stages import Stages, augmentation, reading
+from fn2en_jax.stages import Stages, ascent, augmentation, reading
 from tests import faces, tiny_config
 
 # How ml_collections loads a config file.
@@ -113,12 +113,12 @@ def test_values_that_could_only_fail_later_are_refused(key, value, message):
 def test_no_key_is_dead(monkeypatch):
     """A key counts as read when building the stages asks for it, or when the code names it with its section."""
     config = tiny_config.get_config('all')
-    names = {id(config): ''}
+    sections = {id(config): ''}
 
     def name_sections(section, prefix):
         for key, value in section.items():
             if isinstance(value, ml_collections.ConfigDict):
-                names[id(value)] = f'{prefix}{key}.'
+                sections[id(value)] = f'{prefix}{key}.'
                 name_sections(value, f'{prefix}{key}.')
 
     name_sections(config, '')
@@ -127,7 +127,7 @@ def test_no_key_is_dead(monkeypatch):
     original = ml_collections.ConfigDict.__getitem__
 
     def noting(self, key):
-        read.add(names.get(id(self), '?') + key)
+        read.add(sections.get(id(self), '?') + key)
         return original(self, key)
 
     monkeypatch.setattr(ml_collections.ConfigDict, '__getitem__', noting)
@@ -136,11 +136,13 @@ def test_no_key_is_dead(monkeypatch):
     for name in stages.names():
         stages.build(name)
     augmentation(config)
+    ascent(config)
     reading(config)
     experiment.choose_folds(config, experiment.all_folds(config, data))
     monkeypatch.undo()
     assert 'stage1.p' in read
-    files = [ROOT / 'fn2en_jax' / name for name in ('experiment.py', 'stages.py', 'data/sources.py')]
+    names = ('experiment.py', 'stages.py', 'data/sources.py', 'finished.py', 'exhibits.py', 'probing.py')
+    files = [ROOT / 'fn2en_jax' / name for name in names]
     source = '\n'.join(path.read_text() for path in files)
 
     def named(key: str) -> bool:

@@ -215,11 +215,8 @@ def test_bfloat16_computes_close_to_float32_and_keeps_float32_parameters():
     start = filled(net, faces())
     assert {leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(net.init, KEY, faces()))} == {jnp.dtype('float32')}
     low, high = compiled(net)(start, faces()), compiled(net.clone(dtype=jnp.float32))(start, faces())
-    assert {name: leaf.dtype for name, leaf in low.items()} == {
-        'features': jnp.bfloat16,
-        'hidden': jnp.bfloat16,
-        'logits': jnp.float32,
-    }
+    assert set(low) > {'features', 'hidden', 'logits', 'conv1', 'pool1'}
+    assert all(leaf.dtype == (jnp.float32 if name == 'logits' else jnp.bfloat16) for name, leaf in low.items())
     for name in low:
         gap = jnp.max(jnp.abs(low[name].astype(jnp.float32) - high[name])) / jnp.max(jnp.abs(high[name]))
         assert 0 < gap < 0.1, name

@@ -22,15 +22,15 @@ LAYERS = {
     2: ('methods',),
     3: (
         *('parallel', 'checkpoint', 'report', 'plots', 'results', 'literature', 'embedded', 'page', 'onnx_graph'),
-        'predictions',
+        *('predictions', 'activations', 'neurons', 'ascent', 'saliency', 'probe', 'panels'),
     ),
     4: ('engine', 'annotation'),
     5: ('stages', 'plan'),
     6: ('experiment', 'trained'),
-    7: ('portable', 'stablehlo', 'trial_faces', 'predictor'),
+    7: ('portable', 'stablehlo', 'trial_faces', 'predictor', 'finished', 'exhibits', 'probing'),
     8: (
         *('evaluate', 'compare', 'convert', 'export', 'datasets', 'report_table', 'report_page', 'layer_sweep'),
-        'predict',
+        *('predict', 'visualize'),
     ),
 }
 # Of one layer, and still in an order of their own.
@@ -45,6 +45,10 @@ ALLOWED = {
     ('literature', 'results'),
     *(('page', name) for name in ('embedded', 'literature', 'plots', 'report', 'results')),
     ('predictor', 'portable'),
+    ('panels', 'plots'),
+    ('exhibits', 'finished'),
+    ('probing', 'finished'),
+    ('probing', 'exhibits'),
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 
@@ -113,8 +117,10 @@ def test_only_one_file_knows_about_devices():
 
 def test_config_dicts_are_read_in_few_places():
     found = {module(path) for path in FILES if 'ml_collections' in ' '.join(imports(path))}
-    # The sweep is a launcher: it takes a config from its flag and sets two keys.
-    assert found <= {f'fn2en_jax.{name}' for name in ('stages', 'experiment', 'trained', 'portable', 'layer_sweep')}
+    # The sweep and the pictures take a config from their flags, and set a few keys.
+    tools = ('layer_sweep', 'visualize')
+    readers = ('stages', 'experiment', 'trained', 'portable', 'finished')
+    assert found <= {f'fn2en_jax.{name}' for name in (*readers, *tools)}
 
 
 def test_importing_the_package_is_free():

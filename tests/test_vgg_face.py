@@ -68,12 +68,16 @@ def test_every_activation_has_its_shape(size, sides):
         f'pool{n}': (2, *side, channels)
         for n, (side, channels) in enumerate(zip(sides, (32, 64, 128, 256, 256), strict=True), start=1)
     }
-    assert {name: leaf.shape for name, leaf in found.items()} == expected | {
+    maps = {name: leaf.shape for name, leaf in found.items() if name.startswith('conv')}
+    assert {name: leaf.shape for name, leaf in found.items() if name not in maps} == expected | {
         'fc6': (2, 2048),
         'fc7': (2, 2048),
         'fc8': (2, 7),
     }
-    assert set(found) == set(vgg_face.LAYERS)
+    assert set(found) == set(vgg_face.LAYERS) | set(maps)
+    assert set(vgg_face.MAPS) == set(maps) | set(expected)
+    assert maps['conv1_2'] == (2, *size, 32)
+    assert maps['conv5_3'] == (2, *sides[3], 256)
 
 
 def test_width_never_leaves_a_layer_empty():

@@ -77,12 +77,16 @@ class FeatureRegression:
 
     def eval_step(self, state: NetState, frozen: PyTree, batch: Batch) -> dict[str, Array]:
         """Per-example regression 'loss' [B], and 'target_power' [B], the loss of predicting the target's mean."""
-        variables = {'params': state.params, 'batch_stats': state.stats}
-        features: Any = self.student.apply(variables, batch['image'])
-        target = self._target(frozen, batch)
+        features, target = self.responses(state, frozen, batch)
         mean = frozen['mean'] if not self.standardise else jnp.zeros_like(frozen['mean'])
         constant = jnp.broadcast_to(mean, target.shape).astype(target.dtype)
         return {'loss': self._loss(features, target), 'target_power': self._loss(constant, target)}
+
+    def responses(self, state: NetState, frozen: PyTree, batch: Batch) -> tuple[Array, Array]:
+        """The student's features and the target that they imitate, each [B,...]."""
+        variables = {'params': state.params, 'batch_stats': state.stats}
+        features: Any = self.student.apply(variables, batch['image'])
+        return features, self._target(frozen, batch)
 
     def _loss(self, features: Array, target: Array) -> Array:
         return losses.feature_regression(features, target, p=self.p, reduction=self.reduction)

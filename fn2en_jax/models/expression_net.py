@@ -1,7 +1,7 @@
 """The expression net of FaceNet2ExpNet (Ding, Zhou, Chellappa 2017): features, bridge, adapter, head."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from fn2en_jax.models.conv import Conv, max_pool
 from fn2en_jax.models.dropout import dropout
-from fn2en_jax.models.vgg_face import MEAN_RGB
+from fn2en_jax.models.vgg_face import MEAN_RGB, moved
 from fn2en_jax.types import Array, Key
 
 FEATURES = (64, 128, 256, 512, 512)
@@ -50,19 +50,33 @@ class ExpressionFeatures(nn.Module):
     axis_name: str | None = None
     input_scale: float = 1.0
 
-    @nn.compact
     def __call__(self, image: Array, *, train: bool = False) -> Array:
         """image: [B,H,W,C], 0..255, C of 1 or 3, any size that survives the pools. Returns [B,*target_shape].
 
         Raises ValueError for an image too small for the pools, or a target of wrong rank.
         """
+        return self.maps(image, train=train)['features']
+
+    @nn.compact
+    def maps(
+        self, image: Array, *, train: bool = False, offsets: Mapping[str, Array] | None = None
+    ) -> dict[str, Array]:
+        """'features' [B,*target_shape] and what leads there: conv1 (after ReLU), pool1, conv2, ... [B,h,w,F].
+
+        offsets: what is added to maps, by their names, as in `VGGFace`. Raises ValueError as a call does.
+        """
+        found: dict[str, Array] = {}
         x = normalise(image, self.input_scale).astype(self.dtype)
         _check_shapes(image, len(self.features), self.target_shape)
         for index, channels in enumerate(self.features, start=1):
             x = Conv(channels, dtype=self.dtype, name=f'conv{index}')(x)
             if self.batch_norm:
                 x = _batch_norm(f'conv{index}_bn', train, self.dtype, self.axis_name)(x)
-            x = max_pool(jax.nn.relu(x))
+            x = found[f'conv{index}'] = moved(jax.nn.relu(x), f'conv{index}', offsets)
+            x = found[f'pool{index}'] = moved(max_pool(x), f'pool{index}', offsets)
+        return found | {'features': moved(self._bridged(x), 'features', offsets)}
+
+    def _bridged(self, x: Array) -> Array:
         if len(self.target_shape) == 1:
             return nn.Dense(
                 self.target_shape[0], dtype=self.dtype, name='bridge', kernel_init=nn.initializers.he_normal()
@@ -127,19 +141,27 @@ class ExpressionNet(nn.Module):
     fc_stddev: float = 0.01
 
     @nn.compact
-    def __call__(self, image: Array, *, train: bool = False, dropout_keys: Array | None = None) -> dict[str, Array]:
+    def __call__(
+        self,
+        image: Array,
+        *,
+        train: bool = False,
+        dropout_keys: Array | None = None,
+        offsets: Mapping[str, Array] | None = None,
+    ) -> dict[str, Array]:
         """image: [B,H,W,C], 0..255. train: use, and update, batch statistics. dropout_keys: [B,2] or None.
 
-        Returns 'features' [B,*target_shape], 'hidden' [B,hidden] after ReLU, 'logits' [B,K] in float32.
+        Returns 'features' [B,*target_shape] and the maps before it (see `ExpressionFeatures.maps`, also for `offsets`),
+        'hidden' [B,hidden] after ReLU, 'logits' [B,K] in float32.
         """
         common = {'batch_norm': self.batch_norm, 'dtype': self.dtype, 'axis_name': self.axis_name}
-        features = ExpressionFeatures(
+        maps = ExpressionFeatures(
             self.features, self.target_shape, input_scale=self.input_scale, name='features', **common
-        )(image, train=train)
+        ).maps(image, train=train, offsets=offsets)
         hidden, logits = Head(
             self.num_classes, self.hidden, self.dropout_rate, fc_stddev=self.fc_stddev, name='head', **common
-        )(features, train=train, dropout_keys=dropout_keys)
-        return {'features': features, 'hidden': hidden, 'logits': logits.astype(jnp.float32)}
+        )(maps['features'], train=train, dropout_keys=dropout_keys)
+        return {**maps, 'hidden': hidden, 'logits': logits.astype(jnp.float32)}
 
 
 def _batch_norm(name: str, train: bool, dtype: Any, axis_name: str | None) -> nn.BatchNorm:

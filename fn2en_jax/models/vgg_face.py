@@ -1,6 +1,6 @@
 """The face net: VGG-16 of "Deep Face Recognition" (Parkhi et al. 2015), the teacher of the expression net."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +12,7 @@ from fn2en_jax.models.dropout import dropout
 from fn2en_jax.types import Array
 
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels, convolutions
+MAPS = tuple(name for n, (_, depth) in enumerate(BLOCKS, start=1) for name in (f'conv{n}_{depth}', f'pool{n}'))
 LAYERS = ('pool1', 'pool2', 'pool3', 'pool4', 'pool5', 'fc6', 'fc7', 'fc8')  # what can supervise
 MEAN_RGB = (129.1863, 104.7624, 93.5940)  # of the published net's training images
 SMALLEST_SIDE = 2 ** len(BLOCKS)
@@ -27,6 +28,11 @@ def normalise(image: Array, scale: float = 1.0, mean_rgb: Sequence[float] = MEAN
         raise ValueError(f'the face net needs images [B,H,W,1] or [B,H,W,3], not {image.shape}')
     image = jnp.broadcast_to(image.astype(jnp.float32), (*image.shape[:3], 3))
     return (image - jnp.asarray(mean_rgb, jnp.float32).reshape(1, 1, 1, 3)) * scale
+
+
+def moved(x: Array, name: str, offsets: Mapping[str, Array] | None) -> Array:
+    """x plus the offset of its name, if there is one."""
+    return x + offsets[name] if offsets and name in offsets else x
 
 
 class VGGFace(nn.Module):
@@ -59,14 +65,22 @@ class VGGFace(nn.Module):
     image_size: int = 0
 
     @nn.compact
-    def __call__(self, image: Array, *, train: bool = False, dropout_keys: Array | None = None) -> dict[str, Array]:
-        """Every activation that can supervise, by name.
+    def __call__(
+        self,
+        image: Array,
+        *,
+        train: bool = False,
+        dropout_keys: Array | None = None,
+        offsets: Mapping[str, Array] | None = None,
+    ) -> dict[str, Array]:
+        """Every activation that can supervise, and the map that each pool reads, by name.
 
         image: [B,H,W,C], 0..255, C of 1 or 3, H and W at least 32; odd sizes are rounded down by the pools.
         train: use, and update, batch statistics. dropout_keys: uint32 [B,2], or None for no dropout.
+        offsets: what is added to maps, by their names; the gradient by an offset of zero is that by the map.
 
-        Returns pool1 ... pool5 [B,h,w,F]; fc6, fc7 [B,F] after ReLU and before dropout; fc8 [B,K] logits,
-        float32.
+        Returns conv1_2, conv2_2, conv3_3, conv4_3, conv5_3 [B,h,w,F] after ReLU; pool1 ... pool5 [B,h,w,F]; fc6, fc7
+        [B,F] after ReLU and before dropout; fc8 [B,K] logits, float32.
         Raises ValueError for other image shapes.
         """
         x = normalise(image, self.input_scale, self.mean_rgb)
@@ -80,7 +94,8 @@ class VGGFace(nn.Module):
                 name = f'conv{block}_{index}'
                 x = Conv(self._scaled(channels), dtype=self.dtype, name=name)(x)
                 x = self._rectified(x, name, train)
-            x = activations[f'pool{block}'] = max_pool(x)
+            x = activations[name] = moved(x, name, offsets)
+            x = activations[f'pool{block}'] = moved(max_pool(x), f'pool{block}', offsets)
         x = x.reshape(x.shape[0], -1)  # in the order H, W, C
         for layer, name in enumerate(('fc6', 'fc7')):
             x = nn.Dense(
