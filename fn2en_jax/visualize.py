@@ -6,9 +6,10 @@
 
 Writes pictures into WORKDIR/visualize: the images that excite hidden neurons most, the input that maximises every class
 neuron, Grad-CAM, stage 1 beside its teacher, and what linear probes read of expression and identity from every layer
-(probe.json, probe.csv, probe.md). index.json lists the pictures with titles, captions, alternative texts, and whether
-images of the data set can be seen in them: the licences of most sets forbid publishing those, so --no_faces leaves all
-such pictures out, and removes those that an earlier run of this tool left there.
+(probe.json, probe.csv, probe.md). facts.json holds notes and seconds. index.json lists the pictures with titles,
+captions, alternative texts, and whether images of the data set can be seen in them: the licences of most sets forbid
+publishing those, so --no_faces leaves all such pictures out, and removes those that an earlier run of this tool left
+there.
 
 All images shown and probed are test images of the fold: neither net saw them, or their persons, in training.
 """
@@ -43,7 +44,7 @@ CONFIG = config_flags.DEFINE_config_dict(
     'config', base.get_config(), 'Another value for config.visualize.KEY, or for where the data lie (config.data.KEY).'
 )
 
-INDEX = 'index.json'
+INDEX, FACTS = 'index.json', 'facts.json'
 TABLES = ('probe.json', 'probe.csv', 'probe.md')
 
 
@@ -119,16 +120,15 @@ class Making:
     def finish(self, output: Path, facts: dict[str, Any]) -> None:
         """Moves everything to the output, its index last, and removes what only an earlier index lists."""
         output.mkdir(parents=True, exist_ok=True)
+        workdir.write_json(self._room / FACTS, {**facts, 'notes': self._notes, 'seconds': self._seconds})
         made = {path.name for path in self._room.iterdir()}
         earlier = _listed(output / INDEX)
-        tables = [name for name in TABLES if name in made]
-        content = {**facts, 'pictures': self.listed, 'tables': tables, 'notes': self._notes, 'seconds': self._seconds}
         (output / INDEX).unlink(missing_ok=True)
         for name in sorted(earlier - made):
             (output / name).unlink(missing_ok=True)
         for name in sorted(made):
             os.replace(self._room / name, output / name)
-        workdir.write_json(output / INDEX, content)
+        workdir.write_json(output / INDEX, self.listed)
 
     def _note(self, text: str) -> None:
         self._notes.append(text)
@@ -153,13 +153,13 @@ def _room(output: Path) -> tempfile.TemporaryDirectory:
 
 
 def _listed(index: Path) -> set[str]:
-    """The plain names of the files that an earlier index lists; none where there is no index of ours."""
+    """The names of the files that came with an earlier index, if it is one of ours; else none."""
     try:
-        content = json.loads(index.read_text(encoding='utf-8'))
-        names = {*(picture['file'] for picture in content['pictures']), *content['tables']}
+        names = {picture['file'] for picture in json.loads(index.read_text(encoding='utf-8'))}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
-    return {name for name in names if name == Path(name).name and Path(name).suffix in ('.png', '.json', '.csv', '.md')}
+    pictures = {name for name in names if isinstance(name, str) and name == Path(name).name and name.endswith('.png')}
+    return pictures | {*TABLES} if names else set()
 
 
 def _neurons(texts: Sequence[str]) -> dict[str, list[int]]:

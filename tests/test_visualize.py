@@ -11,7 +11,7 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from fn2en_jax import commands, experiment, finished, probing, visualize
+from fn2en_jax import commands, embedded, experiment, finished, probing, visualize
 from fn2en_jax.errors import UserError
 from tests import tiny_config
 
@@ -54,12 +54,15 @@ def pixels(folder: Path) -> dict[str, np.ndarray]:
     return {path.name: np.asarray(Image.open(path).convert('RGB')) for path in sorted(folder.glob('*.png'))}
 
 
-def check_index(folder: Path) -> dict:
+def check_index(folder: Path) -> list[dict]:
     """What index.json says is there, and nothing else."""
     index = json.loads((folder / 'index.json').read_text())
-    listed = {picture['file'] for picture in index['pictures']} | set(index['tables']) | {'index.json'}
-    assert listed == {path.name for path in folder.iterdir()}
-    for picture in index['pictures']:
+    listed = {picture['file'] for picture in index}
+    assert listed | {*visualize.TABLES, 'index.json', 'facts.json'} == {path.name for path in folder.iterdir()}
+    shown, left_out = embedded.pictures(folder, faces=True)  # what the page makes of it
+    assert len(shown) == len(index)
+    assert not left_out
+    for picture in index:
         assert all(picture[key] for key in ('title', 'caption', 'alt'))
         path = folder / picture['file']
         assert path.stat().st_size < 500_000
@@ -72,7 +75,7 @@ def test_pictures_are_listed_repeat_exactly_and_go_without_faces(scratch, monkey
     assert call(monkeypatch, f'--workdir={scratch}') == 0, capsys.readouterr().err
     folder = scratch / 'visualize'
     index, before = check_index(folder), pixels(folder)
-    assert {picture['file'] for picture in index['pictures'] if picture['shows_data']} == {'neurons.png', 'gradcam.png'}
+    assert {picture['file'] for picture in index if picture['shows_data']} == {'neurons.png', 'gradcam.png'}
     probes = json.loads((folder / 'probe.json').read_text())
     assert set(probes['accuracy']) == {'expression', 'identity'}
     layers = ['pool1', 'pool2', 'pool3', 'pool4', 'pool5', 'features', 'hidden']
@@ -86,7 +89,7 @@ def test_pictures_are_listed_repeat_exactly_and_go_without_faces(scratch, monkey
     assert call(monkeypatch, f'--workdir={scratch}', '--no_faces') == 0, capsys.readouterr().err
     index, after = check_index(folder), pixels(folder)
     assert set(before) - set(after) == {'neurons.png', 'gradcam.png'}
-    assert not any(picture['shows_data'] for picture in index['pictures'])
+    assert not any(picture['shows_data'] for picture in index)
     for name, picture in after.items():
         np.testing.assert_array_equal(picture, before[name], err_msg=name)
 
@@ -149,9 +152,11 @@ def test_bad_input_is_one_line_and_nothing_is_left(scratch, tmp_path, arguments,
 
 
 def test_an_index_that_is_not_ours_removes_nothing(tmp_path):
-    for text in ('{', '[]', '{"pictures": [{"file": "../secret.png"}, {"file": "notes.txt"}], "tables": []}'):
+    for text in ('{', '[]', '{"a": 1}', '[1]', '[{"title": "a"}]'):
         (tmp_path / 'index.json').write_text(text)
         assert visualize._listed(tmp_path / 'index.json') == set()
+    (tmp_path / 'index.json').write_text('[{"file": "../secret.png"}, {"file": "notes.txt"}, {"file": "a.png"}]')
+    assert visualize._listed(tmp_path / 'index.json') == {'a.png', *visualize.TABLES}
 
 
 def test_a_table_of_probes_has_a_row_per_net_and_layer():
@@ -177,7 +182,7 @@ def test_the_face_net_and_fn2en_side_by_side(tmp_path):
     )
     run('-m', 'fn2en_jax.visualize', f'--workdir={folder}', '--neurons=fc6:1,fc7:2,hidden:3', *QUICK)
     index = check_index(folder / 'visualize')
-    assert [picture['file'] for picture in index['pictures']] == [
+    assert [picture['file'] for picture in index] == [
         'neurons.png',
         'selectivity.png',
         'maximised.png',
@@ -186,7 +191,7 @@ def test_the_face_net_and_fn2en_side_by_side(tmp_path):
         'stage1.png',
         'probe.png',
     ]
-    assert 'fc6 1' in index['pictures'][0]['alt']
+    assert 'fc6 1' in index[0]['alt']
     probes = json.loads((folder / 'visualize/probe.json').read_text())
     assert list(probes['accuracy']['expression']) == ['pixels', 'face_net', 'finetune', 'fn2en']
     row = next(
@@ -194,5 +199,5 @@ def test_the_face_net_and_fn2en_side_by_side(tmp_path):
         for row in map(json.loads, reversed((folder / 'metrics.jsonl').read_text().splitlines()))
         if row['stage'] == 'stage1'
     )
-    stage1 = next(picture for picture in index['pictures'] if picture['file'] == 'stage1.png')
+    stage1 = next(picture for picture in index if picture['file'] == 'stage1.png')
     assert f'a constant answer: {100 * row["test_explained"]:.1f} %' in stage1['caption']
