@@ -172,6 +172,7 @@ def face_net(peer, image):
         for index in range(1, depth + 1):
             name = f'conv{block}_{index}'
             x = F.relu(peer.norm(name, peer.conv(name, x, padding=1)))
+        found[name] = x
         x = found[f'pool{block}'] = F.max_pool2d(x, 2, 2)
     x = torch.flatten(x, 1)
     for name in ('fc6', 'fc7'):
@@ -181,9 +182,15 @@ def face_net(peer, image):
 
 def expression_features(peer, image, target_shape):
     x = normalised(image, repeat=False)
+    found = {}
     for index in range(1, len(WIDTHS) + 1):
         name = f'features/conv{index}'
-        x = F.max_pool2d(F.relu(peer.norm(name, peer.conv(name, x, padding=1))), 2, 2)
+        x = found[f'conv{index}'] = F.relu(peer.norm(name, peer.conv(name, x, padding=1)))
+        x = found[f'pool{index}'] = F.max_pool2d(x, 2, 2)
+    return found | {'features': bridged(peer, x, target_shape)}
+
+
+def bridged(peer, x, target_shape):
     if len(target_shape) == 1:
         return peer.linear('features/bridge', torch.flatten(x, 1))
     x = peer.conv('features/bridge', x, padding=0)
@@ -200,10 +207,10 @@ def expression_features(peer, image, target_shape):
 
 
 def expression_net(peer, image, target_shape):
-    features = expression_features(peer, image, target_shape)
-    x = peer.linear('head/fc1', torch.flatten(features, 1))
+    maps = expression_features(peer, image, target_shape)
+    x = peer.linear('head/fc1', torch.flatten(maps['features'], 1))
     hidden = F.relu(peer.norm('head/fc1', x))
-    return {'features': features, 'hidden': hidden, 'logits': peer.linear('head/fc2', hidden)}
+    return {**maps, 'hidden': hidden, 'logits': peer.linear('head/fc2', hidden)}
 
 
 # --------------------------------------------------------------------------------------------------- the set-up
@@ -330,7 +337,7 @@ def test_gradients_of_stage_one(layer, p, size, channels):
 
     value, found = jax.jit(jax.value_and_grad(loss))(variables['params'])
     named = {name: leaf for name, leaf in weights(variables, shapes).items() if name not in head}
-    difference = expression_features(Peer(named), image, shape) - peer_target
+    difference = expression_features(Peer(named), image, shape)['features'] - peer_target
     expected = difference.abs().pow(p).flatten(1).sum(1).mean()
     expected.backward()
     assert_close(value, expected.detach(), 'loss')
