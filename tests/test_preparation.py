@@ -16,6 +16,7 @@ from fn2en_jax.data import images, preparation
 from fn2en_jax.data.alignment import FaceStep
 from fn2en_jax.data.preparation import AS_IT_IS
 from fn2en_jax.data.records import Record
+from fn2en_jax.errors import UserError
 
 POINTS = ((20.0, 24.0), (40.0, 24.0), (30.0, 36.0), (23.0, 46.0), (37.0, 46.0))
 
@@ -127,6 +128,45 @@ def test_a_killed_preparation_goes_on(records, tmp_path):
     again = prepared(records, AS_IT_IS, workshop)
     assert again == prepared(records, AS_IT_IS, tmp_path / 'other')
     assert {path: path.stat().st_mtime_ns for path in done} == done
+
+
+def many(tmp_path, count=10 * preparation.CHUNK) -> list[Record]:
+    """Records whose preparation takes some time."""
+    (tmp_path / 'large.png').write_bytes(images.encode_png(picture(0, (600, 600))))
+    return [Record(tmp_path / 'large.png', f'{k}.png', 'anger') for k in range(count)]
+
+
+def give_up(number, frame):
+    raise TimeoutError
+
+
+def test_the_death_of_a_process_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparation, 'CHUNK', 8)
+    before = set(multiprocessing.active_children())
+    faces = preparation.prepare(many(tmp_path, 400), AS_IT_IS, tmp_path / 'workshop', processes=2)
+    next(faces)
+    victim = (set(multiprocessing.active_children()) - before).pop()
+    os.kill(victim.pid, signal.SIGKILL)
+    usual = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(60)
+    try:
+        with pytest.raises(UserError, match=r'was killed \(out of memory\?\), at \d+\.png or after it; finished work'):
+            list(faces)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, usual)
+    assert set(multiprocessing.active_children()) <= before
+    assert len(prepared(many(tmp_path, 400), AS_IT_IS, tmp_path / 'workshop')) == 400
+
+
+def test_processes_end_with_what_they_work_for(tmp_path):
+    before = set(multiprocessing.active_children())
+    faces = preparation.prepare(many(tmp_path), AS_IT_IS, tmp_path / 'workshop', processes=2)
+    next(faces)
+    assert len(set(multiprocessing.active_children()) - before) == 2
+    faces.close()
+    assert set(multiprocessing.active_children()) <= before
+    assert len(list((tmp_path / 'workshop').glob('*.msgpack'))) < 10  # what was begun was not waited for
 
 
 def test_turned_photographs_are_stored_upright(tmp_path):

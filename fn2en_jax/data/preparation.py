@@ -4,6 +4,8 @@ Records are prepared in chunks by several processes. A finished chunk is a file 
 preparation that was killed goes on where it stopped; `builders.published_faces` writes the chunks in order.
 """
 
+import collections
+import concurrent.futures
 import contextlib
 import dataclasses
 import fcntl
@@ -14,8 +16,10 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import resource_tracker
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import process
+from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,8 @@ from fn2en_jax.errors import UserError
 VERSION = 1  # rises whenever the same record comes out differently
 CHUNK = 64  # records of one file in the workshop
 PARALLEL_FROM = 256  # below this many records further processes cost more than they save
+AHEAD = 4  # chunks given out per process
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AS_IT_IS = alignment.FaceStep('none')
 
 
@@ -63,7 +69,7 @@ def prepare(
     *,
     processes: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> Iterator[tuple[Record, Prepared]]:
+) -> Generator[tuple[Record, Prepared], None, None]:
     """Prepares records that are not prepared yet and yields all of them in order.
 
     Others go on being prepared while the caller stores the first ones.
@@ -74,17 +80,21 @@ def prepare(
         workshop: folder for finished chunks; remove it with `clear` when everything is stored.
         processes: that prepare; 0 takes one per core for sets that are worth it. The result does not depend on it.
         progress: told, with each record, how many there have been, and of how many.
+
+    Raises:
+        UserError: one of the processes was killed.
     """
     workshop.mkdir(parents=True, exist_ok=True)
     chunks = [records[start : start + CHUNK] for start in range(0, len(records), CHUNK)]
     work = functools.partial(_chunk, step=step, workshop=workshop)
     done = 0
-    for chunk, path in zip(chunks, _mapped(work, chunks, processes, len(records)), strict=True):
-        for record, fields in zip(chunk, msgpack.unpackb(path.read_bytes()), strict=True):
-            done += 1
-            if progress:
-                progress(done, len(records))
-            yield record, _unpacked(record, fields)
+    with contextlib.closing(_mapped(work, chunks, processes, len(records))) as paths:
+        for chunk, path in zip(chunks, paths, strict=True):
+            for record, fields in zip(chunk, msgpack.unpackb(path.read_bytes()), strict=True):
+                done += 1
+                if progress:
+                    progress(done, len(records))
+                yield record, _unpacked(record, fields)
 
 
 @contextlib.contextmanager
@@ -136,24 +146,69 @@ def _as_it_is(record: Record) -> Prepared:
     return Prepared(stored, unchanged=stored is data)
 
 
-def _mapped(work: Any, chunks: list[Sequence[Record]], processes: int, count: int) -> Iterator[Path]:
+def _mapped(
+    work: Callable[[Sequence[Record]], Path], chunks: list[Sequence[Record]], processes: int, count: int
+) -> Generator[Path, None, None]:
     processes = processes or ((os.cpu_count() or 1) if count >= PARALLEL_FROM else 1)
     if processes == 1:
         yield from map(work, chunks)
         return
-    # Spawned, because a fork of a process that has started JAX's threads may deadlock; each on one core of its own.
-    with _without_interrupts():
-        pool = multiprocessing.get_context('spawn').Pool(processes, cv2.setNumThreads, (1,))
-    with pool:
-        yield from pool.imap(work, chunks)
+    # Spawned, because a fork of a process that has started JAX's threads may deadlock.
+    context = multiprocessing.get_context('spawn')
+    ending, alive = context.Pipe(duplex=False)
+    pool = concurrent.futures.ProcessPoolExecutor(processes, context, initializer=_begin_work, initargs=(ending,))
+    try:
+        yield from _in_order(pool, work, chunks, AHEAD * processes)
+    finally:
+        alive.close()  # ends the processes at once, which would else finish what they have begun
+        pool.shutdown(cancel_futures=True)
+        ending.close()
+
+
+def _in_order(
+    pool: concurrent.futures.Executor,
+    work: Callable[[Sequence[Record]], Path],
+    chunks: Sequence[Sequence[Record]],
+    ahead: int,
+) -> Generator[Path, None, None]:
+    """Like `map`, with so many chunks under way."""
+    under_way: collections.deque[concurrent.futures.Future[Path]] = collections.deque()
+    for number, chunk in enumerate(chunks):
+        try:
+            for following in chunks[number + len(under_way) : number + ahead]:
+                with _without_signals():  # processes and threads are started here
+                    under_way.append(pool.submit(work, following))
+            path = under_way.popleft().result()
+        except process.BrokenProcessPool as error:
+            raise UserError(
+                f'a process that prepares images was killed (out of memory?), at {chunk[0].file} or after it; '
+                'finished work is kept: run the same command again'
+            ) from error
+        yield path
+
+
+def _begin_work(ending: connection.Connection) -> None:
+    """Makes a process one of those that prepare: on one core of its own, and ended by its parent alone.
+
+    Ctrl-C comes from a terminal to all processes, as SIGTERM does from some job systems: the parent decides what
+    becomes of it. When the other end of `ending` is closed, also by the death of the parent, the process is gone.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+
+    def watch() -> None:
+        ending.poll(None)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Processes and threads that start meanwhile never see Ctrl-C, which a terminal sends to all: the first one ends
-    them."""
-    resource_tracker.ensure_running()  # whose start would unblock the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _without_signals() -> Iterator[None]:
+    """Processes and threads that start meanwhile are never asked to stop: the first process ends them."""
+    resource_tracker.ensure_running()  # whose start would unblock the signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:

@@ -1,5 +1,6 @@
 """Opens a published set: from the licensee's folder to the stored one, with a report of what was found."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -96,9 +97,10 @@ def prepare(
         found = dataset.find(Tree(source, archives.unpack(source, unpacked, _unpacking(progress), dataset.wants)))
         step = faces.step(found.faces or dataset.faces)
         told = progress and functools.partial(progress, f'preparing images of {dataset.name}')
-        prepared = preparation.prepare(found.records, step, workshop, processes=processes, progress=told)
-        make = _make(dataset, faces, found=found, mode=step.mode, prepared=prepared)
-        builder = store.prepare(make, place.data_dir)
+        each = preparation.prepare(found.records, step, workshop, processes=processes, progress=told)
+        with contextlib.closing(each) as prepared:
+            make = _make(dataset, faces, found=found, mode=step.mode, prepared=prepared)
+            builder = store.prepare(make, place.data_dir)
         preparation.clear(workshop)
         preparation.clear(unpacked)
     return builder

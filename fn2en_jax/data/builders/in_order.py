@@ -6,6 +6,7 @@ is not there. Nothing is sorted here: examples are written as they come, into sh
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,18 +17,19 @@ SHARD_BYTES = 1 << 28  # of a shard, about
 
 
 class InOrderBuilder(tfds.core.GeneratorBasedBuilder):
-    """A TFDS builder with one split, whose `_generate_examples` yields keys (which are not used) and examples."""
+    """A TFDS builder with one split, of which a generator yields keys (which are not used) and examples."""
 
     def _generate_splits(self, dl_manager: Any, download_config: Any) -> Sequence[tfds.core.SplitInfo]:
         """What TFDS calls to write all splits, and describe them."""
         del download_config  # which only concerns other ways of writing
         ((split, examples),) = self._split_generators(dl_manager).items()
         template = self._get_filename_template(split_name=split)
-        shards = _Shards(self._serialised(examples))
         paths: list[Any] = []
-        while shards.left:
-            paths.append(template.data_dir / f'shard-{len(paths):05}.unfinished')
-            self._example_writer().write(paths[-1], shards.next())
+        with contextlib.closing(examples):  # at once, also when the disk is full or the user has had enough
+            shards = _Shards(self._serialised(examples))
+            while shards.left:
+                paths.append(template.data_dir / f'shard-{len(paths):05}.unfinished')
+                self._example_writer().write(paths[-1], shards.next())
         for path, final in zip(paths, template.sharded_filepaths(len(paths)), strict=True):
             path.rename(final)
         return [tfds.core.SplitInfo(split, shards.lengths, shards.num_bytes, filename_template=template)]

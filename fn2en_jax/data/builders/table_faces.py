@@ -1,6 +1,7 @@
 """A user's own photographs, stored once through TFDS."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -136,8 +137,10 @@ class _Faces:
             Record(path, file, label, points=five)
             for path, file, label, five in zip(table.paths, table.files, table.labels, points, strict=True)
         ]
-        for _, face in preparation.prepare(records, self.step, self.workshop, progress=self.progress):
-            yield face
+        each = preparation.prepare(records, self.step, self.workshop, progress=self.progress)
+        with contextlib.closing(each) as prepared:
+            for _, face in prepared:
+                yield face
 
 
 def table_config(table: tables.Table) -> TableConfig:
