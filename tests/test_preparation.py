@@ -92,6 +92,20 @@ def test_bytes_that_are_stored_unchanged_do_not_lie_in_the_workshop(records, tmp
     assert kept < 0.05 * sum(len(face.encoded) for face in faces)
 
 
+def test_files_that_change_before_they_are_stored_are_looked_at_again(records, tmp_path):
+    files = [record for k, record in enumerate(records) if k % 3 and k != 40]
+    faces = preparation.prepare(files, AS_IT_IS, tmp_path / 'workshop', processes=1)
+    next(faces)  # the chunk of the first 64 is finished
+    files[1].image.unlink()
+    files[2].image.write_bytes(b'not an image')
+    files[3].image.write_bytes(files[0].image.read_bytes())
+    found = [face for _, face in faces]
+    assert 'No such file' in found[0].fault
+    assert 'no readable image' in found[1].fault
+    assert found[2].encoded == files[0].image.read_bytes()
+    assert [k for k, face in enumerate(found) if face.fault or not face.encoded] == [0, 1]
+
+
 def test_a_workshop_is_used_by_one_at_a_time(tmp_path):
     order = []
 

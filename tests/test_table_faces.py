@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from fn2en_jax.data import images, store, tables
+from fn2en_jax.data.alignment import FaceStep
 from fn2en_jax.data.builders import schema, table_faces
 from fn2en_jax.errors import UserError
 
@@ -148,3 +149,22 @@ def test_tensorflow_is_never_imported(faces):
     assert done.returncode == 0, done.stderr
     assert done.stdout == '(2, 8, 8, 1) False\n'
     assert done.stderr == ''
+
+
+@pytest.mark.parametrize('cut', [False, True], ids=['as it is', 'faces'])
+@pytest.mark.parametrize('now', [None, b'not an image'], ids=['gone', 'spoilt'])
+def test_an_image_that_changes_after_it_was_looked_at_is_named(faces, monkeypatch, cut, now):
+    verify, victim = tables.verify, faces / 'a.png'
+
+    def and_then(table):
+        verify(table)
+        victim.write_bytes(now) if now else victim.unlink()
+
+    monkeypatch.setattr(tables, 'verify', and_then)
+    table, stored = read(faces), faces.parent / 'stored'
+    config = table_faces.table_config(table)
+    if cut:
+        config = table_faces.with_faces(config, table, FaceStep('align', 48), faces.parent / 'workshop', None)
+    with pytest.raises(UserError, match=rf'^{victim}: '):
+        store.prepare(functools.partial(table_faces.TableFaces, config=config), stored)
+    assert not list(stored.rglob('*array_record*'))

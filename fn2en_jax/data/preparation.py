@@ -46,7 +46,8 @@ class Prepared:
 
     Attributes:
         encoded: PNG or JPEG; b'' when `fault` or `no_face` says why there is none.
-        unchanged: these are the bytes of the record's own file, which a workshop does not keep a second time.
+        digest: of `encoded` where these are the bytes of the record's own file, which a workshop does not keep a second
+            time; else ''.
         face: how the face was cut out, '' where nothing was cut.
         box, eyes: in pixels of the source; () where unknown.
         no_face: no face was found in it.
@@ -54,7 +55,7 @@ class Prepared:
     """
 
     encoded: bytes
-    unchanged: bool = False
+    digest: str = ''
     face: str = ''
     box: tuple[float, ...] = ()
     eyes: tuple[float, ...] = ()
@@ -94,7 +95,7 @@ def prepare(
                 done += 1
                 if progress:
                     progress(done, len(records))
-                yield record, _unpacked(record, fields)
+                yield record, _unpacked(record, fields, step)
 
 
 @contextlib.contextmanager
@@ -143,7 +144,7 @@ def _as_it_is(record: Record) -> Prepared:
         return Prepared(images.encode_png(_pixels(record)))
     data = _bytes(record.image)
     stored = images.storable(data)
-    return Prepared(stored, unchanged=stored is data)
+    return Prepared(stored, digest=_digest(data) if stored is data else '')
 
 
 def _mapped(
@@ -227,12 +228,24 @@ def _chunk(records: Sequence[Record], step: alignment.FaceStep, workshop: Path) 
 
 
 def _packed(face: Prepared) -> dict[str, Any]:
-    return dataclasses.asdict(dataclasses.replace(face, encoded=b'') if face.unchanged else face)
+    return dataclasses.asdict(dataclasses.replace(face, encoded=b'') if face.digest else face)
 
 
-def _unpacked(record: Record, fields: dict[str, Any]) -> Prepared:
-    encoded = _bytes(record.image) if isinstance(record.image, Path) and fields['unchanged'] else fields['encoded']
+def _unpacked(record: Record, fields: dict[str, Any], step: alignment.FaceStep) -> Prepared:
+    """What `_packed` was given; a file that is another one by now is prepared once more."""
+    encoded = fields['encoded']
+    if isinstance(record.image, Path) and fields['digest']:
+        try:
+            encoded = _bytes(record.image)
+        except UserError as error:
+            return Prepared(b'', fault=str(error))
+        if _digest(encoded) != fields['digest']:
+            return prepare_one(record, step)
     return Prepared(**{**fields, 'encoded': encoded, 'box': tuple(fields['box']), 'eyes': tuple(fields['eyes'])})
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _identity(records: Sequence[Record], step: alignment.FaceStep) -> str:

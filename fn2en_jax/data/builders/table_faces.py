@@ -62,9 +62,11 @@ class TableFaces(InOrderBuilder):
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         table = self._table
         faces = self.builder_config.faces
-        whole = (Prepared(images.storable(_bytes(path))) for path in table.paths)
+        whole = (Prepared(_storable(path)) for path in table.paths)
         faceless, count = [], 0
         for row, face in enumerate(whole if faces is None else faces):
+            if face.fault:  # only now: `verify` has read it
+                raise UserError(f'{table.paths[row]}: {face.fault}')
             if face.no_face:
                 faceless.append(table.files[row])
             if face.encoded:  # else it shows no face, and such images were to be dropped
@@ -174,6 +176,14 @@ def _stat(path: Path) -> tuple[int, int]:
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror})') from error
     return found.st_size, found.st_mtime_ns
+
+
+def _storable(path: Path) -> bytes:
+    data = _bytes(path)
+    try:
+        return images.storable(data)
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from error
 
 
 def _bytes(path: Path) -> bytes:
