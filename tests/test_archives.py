@@ -203,6 +203,18 @@ def test_links_to_archives_elsewhere_are_followed_where_the_user_made_them(folde
     assert extracted.name.startswith('a-')
 
 
+def test_what_is_called_like_an_archive_and_is_no_file(folder, unpack, tmp_path):
+    (folder / 'a.zip').symlink_to(tmp_path / 'nowhere.zip')
+    os.mkfifo(folder / 'b.zip')
+    assert unpack() == []
+
+
+def test_an_archive_that_vanishes_is_named(folder, unpack, monkeypatch):
+    monkeypatch.setattr(records, 'walk', lambda root, **_: iter([('a.zip', root / 'a.zip')]))
+    with pytest.raises(UserError, match=r'/a\.zip: cannot be read \(No such file'):
+        unpack()
+
+
 # What only the user can open.
 
 

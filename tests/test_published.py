@@ -161,10 +161,19 @@ def test_links_that_the_user_made_are_followed_and_no_others(tmp_path):
     (root / '.secret').symlink_to(kept / 'private')
     (root / 'dangling').symlink_to(tmp_path / 'nowhere')
     assert list(Tree(root).files) == [
-        'a.png', 'dangling', 'images/c.png', 'images/c2.png', 'images/sub/d.png', 'one.png', 'sub/b.png'
+        'a.png', 'images/c.png', 'images/c2.png', 'images/sub/d.png', 'one.png', 'sub/b.png'
     ]  # fmt: skip
     unpacked = Tree(tmp_path / 'kept/other', [root]).files  # in what was extracted, none is
     assert list(unpacked) == ['a.png', 'e.png', 'sub/b.png']
+
+
+def test_only_files_are_files(tmp_path):
+    make_files(tmp_path, 'a.png')
+    (tmp_path / 'b.png').symlink_to('nowhere.png')
+    (tmp_path / 'c.png').symlink_to('c.png')
+    os.mkfifo(tmp_path / 'd.png')
+    (tmp_path / 'e.png').symlink_to('/dev/null')
+    assert list(Tree(tmp_path).files) == ['a.png']
 
 
 def test_links_in_circles_and_to_the_same_end(tmp_path):

@@ -125,7 +125,10 @@ def _only_one(into: Path) -> Iterator[None]:
 
 def _extracted(path: Path, name: str, into: Path, progress: Progress | None, wanted: Callable[[str], bool]) -> Path:
     """The folder with an archive's members; `name` is its path below the user's folder."""
-    found = path.stat()
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read ({error.strerror})') from error
     mark = hashlib.sha256(f'{name} {found.st_size} {found.st_mtime_ns}'.encode()).hexdigest()
     stem = re.sub(r'[^A-Za-z0-9._-]+', '_', _OPEN.sub('', path.name))[:60].lstrip('.')
     target = into / f'{stem}-{mark[:16]}'

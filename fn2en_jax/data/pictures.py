@@ -152,7 +152,7 @@ def _in_folder(root: Path, own: Path | None) -> tuple[list[Listed], int]:
     inside = [
         Listed(f'{base}/{_visible(name)}', path, _is_clip(path))
         for name, path in files.items()
-        if path.suffix.lower() in suffixes and path.is_file()
+        if path.suffix.lower() in suffixes
     ]
     if not inside:
         raise UserError(f'{spelled(root)}: holds no picture and no clip ({" ".join(suffixes)})')

@@ -4,6 +4,7 @@ import abc
 import dataclasses
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -139,7 +140,7 @@ def walk(root: Path, *, links: bool = False) -> Iterator[tuple[str, Path]]:
     """Every file below a folder as its path with '/' between the parts, and where it is; as `Tree`, in no order.
 
     A link to a file is followed when it ends inside the folder, a link to a folder is not: what it leads to inside is
-    met anyway. Bytes that are no UTF-8 are spelled out in the path ('caf\\udce9.png'), which can then be stored and
+    met anyway. Links that lead nowhere, pipes and devices are no files. Bytes that are no UTF-8 are spelled out in the path ('caf\\udce9.png'), which can then be stored and
     printed; backslashes are doubled, so that no two files have the same path.
 
     Args:
@@ -156,7 +157,7 @@ def walk(root: Path, *, links: bool = False) -> Iterator[tuple[str, Path]]:
         top = links and Path(folder) == root
         for name in files:
             path = Path(folder, name)
-            if not junk(name) and (not path.is_symlink() or top or _ends_below(path, real)):
+            if not junk(name) and (not path.is_symlink() or top or _ends_below(path, real)) and _is_file(path):
                 yield _spelled(path.relative_to(root)), path
     for link in _links_elsewhere(root, real) if links else ():
         for name, path in walk(link):
@@ -171,6 +172,16 @@ def _links_elsewhere(root: Path, real: Path) -> list[Path]:
             targets.setdefault(Path(os.path.realpath(path)), path)
     outside = {target for target in targets if not (target.is_relative_to(real) or real.is_relative_to(target))}
     return [targets[target] for target in sorted(outside) if not outside & set(target.parents)]
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is one, or may be one that nobody here may look at: reading it will say so."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except PermissionError:
+        return True
+    except OSError:  # a link to nowhere or in a circle, or the file is gone
+        return False
 
 
 def _ends_below(path: Path, real: Path) -> bool:
