@@ -165,6 +165,14 @@ def test_the_target_may_lie_inside_the_folder(folder):
     assert archives.unpack(folder, folder / 'own') == kept
 
 
+def test_the_target_may_lie_behind_a_link(folder, tmp_path):
+    zipped(folder / 'a.zip', {'set/1.png': b'', 'rest.zip': b'no archive'})
+    (tmp_path / 'big').mkdir()
+    (folder / 'big').symlink_to(tmp_path / 'big')
+    kept = archives.unpack(folder, tmp_path / 'big' / 'own', wanted='a.zip/rest.zip'.__ne__)
+    assert archives.unpack(folder, tmp_path / 'big' / 'own') == kept
+
+
 def test_progress_counts_the_bytes_of_the_archive(folder, unpack, monkeypatch):
     monkeypatch.setattr(archives, '_PIECE', 1000)
     path = zipped(folder / 'a.zip', {f'{n}.png': os.urandom(5000) for n in range(4)}, zipfile.ZIP_STORED)

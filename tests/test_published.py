@@ -141,6 +141,15 @@ def test_a_tree_leaves_out_what_was_unpacked_into_it_and_nothing_else(tmp_path):
     assert list(Tree(root / 'own', [tmp_path / 'beside']).files) == ['e.png', 'one/b.png', 'two/c.png']
 
 
+def test_what_was_unpacked_is_left_out_behind_links_as_well(tmp_path):
+    root, big = tmp_path / 'root', tmp_path / 'big'
+    make_files(root, 'a.png')
+    make_files(big, 'b.png', 'own/one/c.png', 'own/.killed/d.png')
+    (root / 'big').symlink_to(big)
+    (root / 'beside').symlink_to(tmp_path / 'big' / 'own' / 'one')
+    assert list(Tree(root, [big / 'own/one']).files) == ['a.png', 'big/b.png', 'c.png']
+
+
 def make_files(root, *names):
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -72,10 +72,8 @@ def unpack(
         UserError: an archive is damaged or unsafe, or the disk cannot take it; or all there is are archives that
             only the user can open (RAR, 7-Zip, in parts, with a password).
     """
-    own = records.place_below(into, folder)
-    listed = sorted(
-        (name, path) for name, path in records.walk(folder, links=True) if not own or not name.startswith(own)
-    )
+    own = [into] if not folder.resolve().is_relative_to(into.resolve()) else []
+    listed = sorted(records.outside(records.walk(folder, links=True), own))
     closed = [path for name, path in listed if _is_closed(path) and wanted(name)]
     folders: dict[str, Path] = {}
     with _only_one(into):

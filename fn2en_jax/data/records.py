@@ -5,7 +5,7 @@ import dataclasses
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -119,8 +119,7 @@ class Tree:
     def __init__(self, root: Path, unpacked: Sequence[Path] = ()):
         """root: what the user named; unpacked: folders into which its archives were extracted."""
         self.root = root
-        own = _places_of_own(root, unpacked)
-        listed = [(name, path) for name, path in walk(root, links=True) if not name.startswith(own)]
+        listed = list(outside(walk(root, links=True), _own(root, unpacked)))
         listed += [name_path for folder in unpacked for name_path in walk(folder)]
         self.files: dict[str, Path] = dict(sorted(listed))
 
@@ -204,11 +203,24 @@ def place_below(folder: Path, root: Path) -> str:
     return _spelled(inner.relative_to(base)) + '/' if inner.is_relative_to(base) else ''
 
 
-def _places_of_own(root: Path, unpacked: Sequence[Path]) -> tuple[str, ...]:
-    """Where the unpacked folders lie below the root: in a folder of their own if there is one, or each by itself."""
+def outside(listed: Iterable[tuple[str, Path]], own: Sequence[Path]) -> Iterator[tuple[str, Path]]:
+    """What `walk` lists, without the files in some folders and below, whichever links lead there."""
+    real = [Path(os.path.realpath(folder)) for folder in own]
+    within: dict[Path, bool] = {}
+    for name, path in listed:
+        folder = path.parent
+        if folder not in within:
+            there = Path(os.path.realpath(folder))
+            within[folder] = any(there.is_relative_to(one) for one in real)
+        if not within[folder]:
+            yield name, path
+
+
+def _own(root: Path, unpacked: Sequence[Path]) -> Sequence[Path]:
+    """Where the unpacked folders lie: in a folder of their own, unless the user's is in it as well, or each by itself."""
     common = {folder.parent for folder in unpacked}
     alone = len(common) == 1 and not root.resolve().is_relative_to(next(iter(common)).resolve())
-    return tuple(place for folder in (common if alone else unpacked) if (place := place_below(folder, root)))
+    return [*common] if alone else unpacked
 
 
 def _spelled(path: Path) -> str:
