@@ -543,12 +543,13 @@ def test_a_kill_leaves_nothing_half(folder, unpack, tmp_path):
     assert sorted(os.listdir(tmp_path / 'unpacked')) == ['.lock', made.name]
 
 
-def test_a_second_process_waits_and_takes_what_the_first_made(folder, unpack, tmp_path):
+def test_a_second_process_waits_and_takes_what_the_first_made(folder, unpack, tmp_path, caplog):
     members = {f'{n}.png': b'x' for n in range(100)}
     zipped(folder / 'a.zip', members)
     process = _start(folder, tmp_path / 'unpacked')
     _wait_for_a_file(tmp_path / 'unpacked')
     (made,) = unpack(progress=lambda *_: pytest.fail('extracted twice'))
+    assert f'another process unpacks the archives of {folder}; waiting for it' in caplog.text
     process.join()
     assert contents(made) == members
 

@@ -106,17 +106,18 @@ def test_files_that_change_before_they_are_stored_are_looked_at_again(records, t
     assert [k for k, face in enumerate(found) if face.fault or not face.encoded] == [0, 1]
 
 
-def test_a_workshop_is_used_by_one_at_a_time(tmp_path):
+def test_a_workshop_is_used_by_one_at_a_time(tmp_path, caplog):
     order = []
 
     def second() -> None:
-        with preparation.alone(tmp_path / 'unfinished' / 'workshop'):
+        with preparation.alone(tmp_path / 'unfinished' / 'workshop', 'JAFFE'):
             order.append('second')
 
-    with preparation.alone(tmp_path / 'unfinished' / 'workshop'):
+    with preparation.alone(tmp_path / 'unfinished' / 'workshop', 'JAFFE'):
         thread = threading.Thread(target=second)
         thread.start()
         thread.join(0.3)
+        assert [record.getMessage() for record in caplog.records] == ['another process prepares JAFFE; waiting for it']
         order.append('first')
     thread.join()
     assert order == ['first', 'second']

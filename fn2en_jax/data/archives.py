@@ -6,8 +6,6 @@ written by one function to paths that this module made.
 """
 
 import bz2
-import contextlib
-import fcntl
 import gzip
 import hashlib
 import lzma
@@ -25,7 +23,7 @@ from typing import IO
 
 from absl import logging
 
-from fn2en_jax.data import records
+from fn2en_jax.data import locks, records
 from fn2en_jax.data.tables import quoted
 from fn2en_jax.errors import UserError
 
@@ -76,7 +74,7 @@ def unpack(
     listed = sorted(records.outside(records.walk(folder, links=True), own))
     closed = [path for name, path in listed if _is_closed(path) and wanted(name)]
     folders: dict[str, Path] = {}
-    with _only_one(into):
+    with locks.only_one(into / '.lock', f'another process unpacks the archives of {folder}; waiting for it'):
         for name, path in listed:
             if _OPEN.search(name) and path not in closed and wanted(name):
                 try:
@@ -106,19 +104,6 @@ class _ClosedError(Exception):
 def _is_closed(path: Path) -> bool:
     parts = [path.with_suffix(suffix) for suffix in ('.z01', '.Z01')] if path.suffix.lower() == '.zip' else []
     return bool(_CLOSED.search(path.name)) or any(part.exists() for part in parts)
-
-
-@contextlib.contextmanager
-def _only_one(into: Path) -> Iterator[None]:
-    """Creates the folder; another process that extracts there waits, and then finds the work done."""
-    try:
-        into.mkdir(parents=True, exist_ok=True)
-        lock = (into / '.lock').open('w')
-    except OSError as error:
-        raise UserError(f'{into}: cannot be written ({error.strerror})') from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _extracted(path: Path, name: str, into: Path, progress: Progress | None, wanted: Callable[[str], bool]) -> Path:

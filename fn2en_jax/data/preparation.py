@@ -8,7 +8,6 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import json
@@ -27,7 +26,7 @@ import cv2
 import msgpack
 import numpy as np
 
-from fn2en_jax.data import alignment, images
+from fn2en_jax.data import alignment, images, locks
 from fn2en_jax.data.records import Record
 from fn2en_jax.data.video import VideoFrame
 from fn2en_jax.errors import UserError
@@ -99,19 +98,18 @@ def prepare(
 
 
 @contextlib.contextmanager
-def alone(workshop: Path) -> Iterator[None]:
+def alone(workshop: Path, title: str) -> Iterator[None]:
     """Lets one process at a time use a workshop: the first to finish clears what the others would be working on.
+
+    Args:
+        workshop: the folder.
+        title: of what is prepared in it, for messages.
 
     Raises:
         UserError: its folder cannot be written.
     """
-    try:
-        workshop.parent.mkdir(parents=True, exist_ok=True)
-        lock = (workshop.parent / f'.{workshop.name}.lock').open('w')
-    except OSError as error:
-        raise UserError(f'{workshop.parent}: cannot store data here ({error.strerror or error})') from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = workshop.parent / f'.{workshop.name}.lock'
+    with locks.only_one(lock, f'another process prepares {title}; waiting for it'):
         yield
 
 

@@ -89,7 +89,7 @@ def prepare(
     source = _folder(dataset, place)
     root = Path(place.data_dir).expanduser()
     workshop = root / 'unfinished' / _name(dataset, faces)
-    with preparation.alone(workshop):
+    with preparation.alone(workshop, dataset.title):
         if stored(dataset, place, faces):  # by another process, while this one waited
             return _builder(dataset, place, faces)
         store.clear_killed(_builder(dataset, place, faces))

@@ -243,7 +243,7 @@ def _load_faces(
     cut = table_faces.with_faces(config, table, step, workshop, told)
     make = functools.partial(table_faces.TableFaces, config=cut)
     if not store.open_builder(make, root).data_path.exists():
-        with preparation.alone(workshop):
+        with preparation.alone(workshop, str(table.source)):
             store.clear_killed(store.open_builder(make, root))
             store.prepare(make, root)
             preparation.clear(workshop)
