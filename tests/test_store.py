@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import os
 import resource
 from pathlib import Path
@@ -103,6 +104,13 @@ def test_a_set_above_the_limit_stays_on_disk_and_looks_the_same(builder):
     assert dataclasses.replace(above, images=within.images).files == within.files
 
 
+def with_column(kept: bytes, name: str, value) -> bytes:
+    """The file of columns with another one of them, as if it had been written like that."""
+    found = msgpack.unpackb(kept)
+    packed = msgpack.packb({**msgpack.unpackb(found['columns']), name: value})
+    return msgpack.packb({**found, 'digest': hashlib.sha256(packed).digest(), 'columns': packed})
+
+
 def test_columns_of_a_set_on_disk_are_read_once(own_builder, monkeypatch):
     first = store.load(own_builder, size=8, channels=1, in_memory_bytes=0)
     kept = Path(own_builder.data_dir) / store.COLUMNS_FILE
@@ -119,9 +127,10 @@ def test_columns_of_a_set_on_disk_are_read_once(own_builder, monkeypatch):
 
     assert same()
     assert not calls
-    other = msgpack.unpackb(good)
-    other['columns']['label'] = other['columns']['label'][:-1]
-    damaged = [b'', b'no', good[:-9], msgpack.packb([]), msgpack.packb({'state': 1}), msgpack.packb(other)]
+    labels = columns(store._Source(own_builder))['label']
+    damaged = [b'', b'no', good[:-9], msgpack.packb([]), msgpack.packb({'state': 1})]
+    damaged += [with_column(good, 'label', value) for value in (labels[:-1], 5, [5] * NUM, [*labels[:-1], 5], None)]
+    damaged += [with_column(good, 'fold', labels), good.replace(b'joy', b'fun', 1)]
     for number, data in enumerate(damaged, 1):
         kept.write_bytes(data)
         assert same()
@@ -132,6 +141,39 @@ def test_columns_of_a_set_on_disk_are_read_once(own_builder, monkeypatch):
     assert len(calls) == len(damaged) + 1
     store.load(own_builder, size=8, channels=1)  # in memory: everything is read anyway
     assert len(calls) == len(damaged) + 2
+
+
+@pytest.mark.parametrize('limit', [0, 500], ids=['no room', 'too little'])
+def test_columns_that_cannot_be_kept_are_read_all_the_same(own_builder, limit):
+    before = {path.name for path in Path(own_builder.data_dir).iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))  # as on a full disk
+    try:
+        examples = store.load(own_builder, size=8, channels=1, in_memory_bytes=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(examples) == NUM
+    assert {path.name for path in Path(own_builder.data_dir).iterdir()} == before
+
+
+def test_a_folder_in_the_place_of_the_columns(own_builder):
+    (Path(own_builder.data_dir) / store.COLUMNS_FILE).mkdir()
+    assert len(store.load(own_builder, size=8, channels=1, in_memory_bytes=0)) == NUM
+    assert not list(Path(own_builder.data_dir).glob('*.tmp'))
+
+
+def test_columns_and_a_folder_of_somebody_else(own_builder, monkeypatch):
+    """What the system says to others than root, who may do everything."""
+    kept = Path(own_builder.data_dir) / store.COLUMNS_FILE
+    kept.write_bytes(b'')
+
+    def refuse(path, *_):
+        raise PermissionError(13, 'Permission denied')
+
+    monkeypatch.setattr(Path, 'read_bytes', refuse)
+    monkeypatch.setattr(Path, 'write_bytes', refuse)
+    assert len(store.load(own_builder, size=8, channels=1, in_memory_bytes=0)) == NUM
+    assert kept.stat().st_size == 0
 
 
 def test_labels_from_subjects(builder):

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import hashlib
 import io
 import os
 import re
@@ -198,30 +199,42 @@ def _kept_columns(source: _Source) -> dict[str, list]:
         [path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(folder.glob('*array_record*'))
     ]
     path = folder / COLUMNS_FILE
-    if path.exists() and (columns := _unpacked(path, state, len(source))):
+    if columns := _unpacked(path, state, len(source)):
         return columns
     columns = source.columns()
-    packed = msgpack.packb({'state': state, 'columns': columns})
-    if os.access(folder, os.W_OK):
-        temporary = path.with_suffix(f'.{os.getpid()}.tmp')
-        with _disk_faults(folder):
-            temporary.write_bytes(packed)
-            os.replace(temporary, path)
+    packed = msgpack.packb(columns)
+    kept = msgpack.packb({'state': state, 'digest': hashlib.sha256(packed).digest(), 'columns': packed})
+    temporary = path.with_suffix(f'.{os.getpid()}.tmp')
+    try:
+        temporary.write_bytes(kept)
+        os.replace(temporary, path)
+    except OSError as error:  # a full disk, a folder of somebody else: the set is there all the same
+        logging.info('%s: cannot be written (%s)', path, error.strerror)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
     return columns
 
 
 def _unpacked(path: Path, state: list, count: int) -> dict[str, list] | None:
-    """The columns in a file; None where it is damaged, or of other shards."""
+    """The columns in a file; None where there is none, or it cannot be read, is damaged, or of other shards."""
     try:
         found = msgpack.unpackb(path.read_bytes())
-    except ValueError:  # what all of msgpack's own exceptions are
+        if not isinstance(found, dict) or found.get('state') != state:
+            return None
+        packed = found.get('columns')
+        if not isinstance(packed, bytes) or hashlib.sha256(packed).digest() != found.get('digest'):
+            return None
+        columns = msgpack.unpackb(packed)
+    except (OSError, ValueError):  # the latter is what all of msgpack's own exceptions are
         return None
-    if not isinstance(found, dict) or found.get('state') != state:
-        return None
-    columns = found.get('columns')
     if not isinstance(columns, dict) or columns.keys() != set(_COLUMNS):
         return None
-    return columns if all(len(column) == count for column in columns.values()) else None
+    return columns if all(_is_column(name, column, count) for name, column in columns.items()) else None
+
+
+def _is_column(name: str, column: Any, count: int) -> bool:
+    kind = str if name in schema.TEXTS else int
+    return isinstance(column, list) and len(column) == count and all(type(value) is kind for value in column)
 
 
 def _plain(record: dict[str, Any]) -> dict[str, Any]:
