@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from array_record.python import array_record_module
 from PIL import Image
+from tensorflow_datasets.core import file_adapters
 
 from fn2en_jax.data import images, store, tables
 from fn2en_jax.data.builders import table_faces
@@ -82,6 +83,23 @@ def test_images_are_not_compressed_a_second_time(builder):
     reader = array_record_module.ArrayRecordReader(str(record_file(builder)))
     assert 'uncompressed' in reader.writer_options_string()
     reader.close()
+
+
+def adapter():
+    return file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.ARRAY_RECORD]
+
+
+def test_sets_of_others_are_written_as_ever(own_builder):
+    assert adapter() is file_adapters.ArrayRecordFileAdapter
+
+
+def test_of_several_writers_the_last_one_puts_the_adapter_back():
+    first, second = store._uncompressed(), store._uncompressed()
+    first.__enter__(), second.__enter__()
+    first.__exit__(None, None, None)
+    assert adapter() is store._Uncompressed
+    second.__exit__(None, None, None)
+    assert adapter() is file_adapters.ArrayRecordFileAdapter
 
 
 def test_size_and_channels(builder):

@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -295,19 +296,37 @@ class _Uncompressed(file_adapters.ArrayRecordFileAdapter):
         writer.close()
 
 
-@contextlib.contextmanager
-def _uncompressed() -> Iterator[None]:
+class _Uncompressing:
     """Images are compressed already; ArrayRecord did it once more, in a sixth of the time that preparing takes.
 
-    TFDS leaves no choice but that of the adapter.
+    TFDS leaves no choice but that of the adapter, which is the process's: the first of several writers at once changes
+    it, and the last one puts back what was there.
     """
-    adapters, form = file_adapters.ADAPTER_FOR_FORMAT, file_adapters.FileFormat(schema.FILE_FORMAT)
-    usual = adapters[form]
-    adapters[form] = _Uncompressed
-    try:
-        yield
-    finally:
-        adapters[form] = usual
+
+    def __init__(self) -> None:
+        self._form = file_adapters.FileFormat(schema.FILE_FORMAT)
+        self._lock = threading.Lock()
+        self._writers = 0
+        self._usual = file_adapters.ADAPTER_FOR_FORMAT[self._form]
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        """While a set is written."""
+        adapters = file_adapters.ADAPTER_FOR_FORMAT
+        with self._lock:
+            if not self._writers:
+                self._usual, adapters[self._form] = adapters[self._form], _Uncompressed
+            self._writers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._writers -= 1
+                if not self._writers:
+                    adapters[self._form] = self._usual
+
+
+_uncompressed = _Uncompressing()
 
 
 def _remove_empty(folder: Path, root: Path) -> None:
