@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from tensorflow_datasets.core import shuffle
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import shuffle, utils
 
 from fn2en_jax.data import store
-from fn2en_jax.data.builders import in_order, synthetic_faces
+from fn2en_jax.data.builders import in_order, published_faces, schema, synthetic_faces, table_faces
 from fn2en_jax.errors import UserError
 
 
@@ -46,6 +47,42 @@ def test_shards_end_once_they_are_full(monkeypatch, sizes, lengths):
     ]
     assert all([place for place, _ in shard] == list(range(len(shard))) for shard in found)
     assert (shards.lengths, shards.num_bytes) == (lengths, sum(sizes))
+
+
+class Empty(in_order.InOrderBuilder):
+    VERSION = tfds.core.Version('1.0.0')
+
+    def _info(self):
+        return tfds.core.DatasetInfo(builder=self, features=schema.features(), disable_shuffling=True)
+
+    def _split_generators(self, dl_manager):
+        return {schema.SPLIT: self._generate_examples()}
+
+    def _generate_examples(self):
+        yield from ()
+
+
+def test_a_set_of_nothing_is_not_stored(tmp_path):
+    with pytest.raises(UserError, match='^empty/1.0.0: there is nothing to store'):
+        store.prepare(Empty, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('told', [False, True])
+def test_one_job_has_one_bar(tmp_path, monkeypatch, told):
+    bars = []
+    monkeypatch.setattr(utils, 'tqdm', lambda examples, **words: bars.append(words['desc']) or examples)
+    monkeypatch.setattr(in_order.InOrderBuilder, 'told', told)
+    stored(tmp_path)
+    assert bars.count('storing') == (not told)
+
+
+def test_what_is_prepared_tells_its_progress_itself(tmp_path):
+    published = published_faces.PublishedFaces(config=published_faces.PublishedConfig(name='a'), data_dir=tmp_path)
+    assert published.told
+    for faces, told in ((None, False), ([], True)):
+        config = table_faces.TableConfig(name='a', faces=faces)
+        assert table_faces.TableFaces(config=config, data_dir=tmp_path).told == told
 
 
 def test_a_failure_in_the_middle_leaves_no_shard(tmp_path, monkeypatch):

@@ -13,11 +13,18 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer, utils
 
+from fn2en_jax.errors import UserError
+
 SHARD_BYTES = 1 << 28  # of a shard, about
 
 
 class InOrderBuilder(tfds.core.GeneratorBasedBuilder):
     """A TFDS builder with one split, of which a generator yields keys (which are not used) and examples."""
+
+    @property
+    def told(self) -> bool:
+        """Whether making the examples, which is most of the work, tells its progress: then storing them does not."""
+        return False
 
     def _generate_splits(self, dl_manager: Any, download_config: Any) -> Sequence[tfds.core.SplitInfo]:
         """What TFDS calls to write all splits, and describe them."""
@@ -30,6 +37,8 @@ class InOrderBuilder(tfds.core.GeneratorBasedBuilder):
             while shards.left:
                 paths.append(template.data_dir / f'shard-{len(paths):05}.unfinished')
                 self._example_writer().write(paths[-1], shards.next())
+        if not paths:
+            raise UserError(f'{self.info.full_name}: there is nothing to store')
         for path, final in zip(paths, template.sharded_filepaths(len(paths)), strict=True):
             path.rename(final)
         return [tfds.core.SplitInfo(split, shards.lengths, shards.num_bytes, filename_template=template)]
@@ -37,7 +46,8 @@ class InOrderBuilder(tfds.core.GeneratorBasedBuilder):
     def _serialised(self, examples: Iterable[tuple[Any, Any]]) -> Iterator[bytes]:
         features = self.info.features
         serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
-        for _, example in utils.tqdm(examples, desc='storing', unit=' examples', leave=False, mininterval=1.0):
+        bar = {'desc': 'storing', 'unit': ' examples', 'leave': False, 'mininterval': 1.0}
+        for _, example in examples if self.told else utils.tqdm(examples, **bar):
             yield serializer.serialize_example(features.encode_example(example))
 
 

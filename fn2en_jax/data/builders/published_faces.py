@@ -66,6 +66,10 @@ class PublishedFaces(InOrderBuilder):
             raise UserError(f'no image can be used of {len(faults) + len(faceless)}; the first: {"".join(first)}')
         self.info.metadata.update(report(config.found, config.mode, stored, faults, faceless), no_face_kept=kept)
 
+    @property
+    def told(self) -> bool:
+        return True
+
     def _create_builder_config(self, builder_config: PublishedConfig, version: str | None) -> PublishedConfig:
         """Every config is made for its set; TFDS would warn that it is not among those of the class."""
         del version

@@ -77,6 +77,10 @@ class TableFaces(InOrderBuilder):
             raise UserError(f'{table.source}: no image is left, since no face was found in any')
 
     @property
+    def told(self) -> bool:
+        return self.builder_config.faces is not None
+
+    @property
     def _table(self) -> tables.Table:
         return self.builder_config.table
 
