@@ -81,10 +81,7 @@ def prepare(name: str) -> None:
 
     dataset = published.find(name)
     faces = published.Faces(FACES.value, NO_FACE.value)
-    try:
-        builder = published.prepare(dataset, _place(), faces, progress=report.preparing())
-    except KeyboardInterrupt:
-        raise commands.Stopped(f'{dataset.title} is prepared in part') from None
+    builder = published.prepare(dataset, _place(), faces, progress=report.preparing())
     print('\n'.join(published.report_lines(dataset, builder.info.metadata)))
     print(f'prepared in {builder.data_dir}')
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from fn2en_jax.data import published
+from fn2en_jax.data import preparation, published
 from fn2en_jax.data.datasets import DATASETS
 from tests.trees import ckplus as tree
 from tests.trees.sequences import noise
@@ -29,9 +29,11 @@ def draw(subject: str, label: str, frame: int) -> np.ndarray:
 
 def start(download: Path, data: Path) -> subprocess.Popen:
     """In a process group of its own, to which Ctrl-C can be sent as a terminal does: to all processes."""
-    command = [sys.executable, '-m', 'fn2en_jax.datasets', '--prepare=ckplus']
-    command += [f'--manual_dir={download}', f'--data_dir={data}']
-    pipe = subprocess.PIPE
+    return begin('-m', 'fn2en_jax.datasets', '--prepare=ckplus', f'--manual_dir={download}', f'--data_dir={data}')
+
+
+def begin(*words: str) -> subprocess.Popen:
+    command, pipe = [sys.executable, *words], subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
 
@@ -97,6 +99,31 @@ def test_after_ctrl_c_it_goes_on(tmp_path):
     assert process.returncode == 0, errors
     assert 'prepared in' in output
     assert_gone_on_with(data, download, marked)
+
+
+def test_a_run_that_prepares_stops_in_the_same_way(tmp_path):
+    download, data = tmp_path / 'download', tmp_path / 'data'
+    tree.write(download, subjects=3, last=4, landmarks=False, draw=draw)
+    flags = ['--config=configs/ckplus.py:scratch', f'--workdir={tmp_path / "run"}']
+    places = [f'--config.data.manual_dir={download}', f'--config.data.data_dir={data}']
+    process = begin('launch.py', *flags, *places)
+    assert stop_after_a_chunk(process, data, signal.SIGINT, everyone=True) == 143
+    told = process.communicate()[1].splitlines()
+    assert told[-1] == 'stopped: CK+ is prepared in part; run the same command to go on'
+    assert 'Traceback' not in told
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_who_waits_for_another_process_has_prepared_nothing(tmp_path, number):
+    download, data = tmp_path / 'download', tmp_path / 'data'
+    tree.write(download, subjects=1)
+    with preparation.alone(data / 'unfinished/ckplus-as_needed-256-keep-v1', ''):
+        process = start(download, data)
+        assert process.stderr.readline().endswith('another process prepares CK+; waiting for it\n')
+        process.send_signal(number)
+        errors = process.communicate(timeout=PATIENCE)[1]
+    says = 'stopped: another process prepares CK+, and this one was waiting for it; run the same command to go on\n'
+    assert (process.returncode, errors) == (143, says)
 
 
 @pytest.mark.slow

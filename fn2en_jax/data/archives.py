@@ -74,7 +74,7 @@ def unpack(
     listed = sorted(records.outside(records.walk(folder, links=True), own))
     closed = [path for name, path in listed if _is_closed(path) and wanted(name)]
     folders: dict[str, Path] = {}
-    with locks.only_one(into / '.lock', f'another process unpacks the archives of {folder}; waiting for it'):
+    with locks.only_one(into / '.lock', f'another process unpacks the archives of {folder}'):
         for name, path in listed:
             if _OPEN.search(name) and path not in closed and wanted(name):
                 try:

@@ -7,19 +7,21 @@ from pathlib import Path
 
 from absl import logging
 
+from fn2en_jax import commands
 from fn2en_jax.errors import UserError
 
 
 @contextlib.contextmanager
-def only_one(lock: Path, waiting: str) -> Iterator[None]:
+def only_one(lock: Path, busy: str) -> Iterator[None]:
     """Keeps every other process out of the block, and waits for one that is in it.
 
     Args:
         lock: a file that is made for it, as its folder is.
-        waiting: what is said, as a warning, while another process is waited for.
+        busy: what another process that is in it does, for messages: 'another process prepares JAFFE'.
 
     Raises:
         UserError: the file cannot be written.
+        commands.Stopped: after Ctrl-C or SIGTERM while it waited.
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -30,6 +32,9 @@ def only_one(lock: Path, waiting: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logging.warning('%s', waiting)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                logging.warning('%s; waiting for it', busy)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except KeyboardInterrupt:
+                raise commands.Stopped(f'{busy}, and this one was waiting for it') from None
         yield

@@ -26,6 +26,7 @@ import cv2
 import msgpack
 import numpy as np
 
+from fn2en_jax import commands
 from fn2en_jax.data import alignment, images, locks
 from fn2en_jax.data.records import Record
 from fn2en_jax.data.video import VideoFrame
@@ -107,10 +108,14 @@ def alone(workshop: Path, title: str) -> Iterator[None]:
 
     Raises:
         UserError: its folder cannot be written.
+        commands.Stopped: after Ctrl-C or SIGTERM; what is finished is kept.
     """
     lock = workshop.parent / f'.{workshop.name}.lock'
-    with locks.only_one(lock, f'another process prepares {title}; waiting for it'):
-        yield
+    with locks.only_one(lock, f'another process prepares {title}'):
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise commands.Stopped(f'{title} is prepared in part') from None
 
 
 def clear(workshop: Path) -> None:

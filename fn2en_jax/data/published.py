@@ -83,6 +83,7 @@ def prepare(
 
     Raises:
         UserError: no folder is named or it is not this set; whatever `archives` and `store` refuse.
+        commands.Stopped: after Ctrl-C or SIGTERM; what is finished is kept.
     """
     if stored(dataset, place, faces):
         return _builder(dataset, place, faces)

@@ -114,6 +114,7 @@ def open_data(wanted: Wanted, reading: Reading, *, need_identities: bool) -> Dat
 
     Raises:
         UserError: for an unknown source, a missing path, and whatever is wrong with the files.
+        commands.Stopped: after Ctrl-C or SIGTERM while faces are prepared; what is finished is kept.
     """
     source, identities = wanted.source, wanted.identities
     if source not in (*OWN, *DATASETS):
