@@ -37,7 +37,7 @@ def run(main: Callable[[], None], argv: Sequence[str], usage: str) -> int:
         logging.use_absl_handler()
         logging.set_verbosity(logging.WARNING)
         logging.set_stderrthreshold('warning')
-        with _sigterm_as_exception():
+        with _signals_as_exceptions():
             main()
         sys.stdout.flush()
     except BrokenPipeError:
@@ -75,17 +75,28 @@ class _Terminated(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def _sigterm_as_exception() -> Iterator[None]:
-    """Training takes both signals over while it lasts, see `experiment`."""
+def _signals_as_exceptions() -> Iterator[None]:
+    """The first of Ctrl-C and SIGTERM ends the tool; a further one would only disturb its tidying up.
+
+    Training takes both signals over while it lasts, see `experiment`.
+    """
+    stopping = False
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise _Terminated
+        nonlocal stopping
+        if not stopping:
+            stopping = True
+            raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except (KeyboardInterrupt, Stopped):
+        before = dict.fromkeys(before, signal.SIG_IGN)  # until the process has ended
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _parse(argv: Sequence[str]) -> None:

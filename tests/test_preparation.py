@@ -5,8 +5,11 @@ import io
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from fn2en_jax.data.preparation import AS_IT_IS
 from fn2en_jax.data.records import Record
 from fn2en_jax.errors import UserError
 
+ROOT = Path(__file__).parents[1]
 POINTS = ((20.0, 24.0), (40.0, 24.0), (30.0, 36.0), (23.0, 46.0), (37.0, 46.0))
 
 
@@ -182,6 +186,33 @@ def test_processes_end_with_what_they_work_for(tmp_path):
     faces.close()
     assert set(multiprocessing.active_children()) <= before
     assert len(list((tmp_path / 'workshop').glob('*.msgpack'))) < 10  # what was begun was not waited for
+
+
+IN_TWO = """
+import sys
+from pathlib import Path
+from fn2en_jax.data import preparation
+from fn2en_jax.data.records import Record
+
+folder = Path(sys.argv[1])
+records = [Record(folder / 'large.png', f'{k}.png', 'anger') for k in range(4000)]
+for _ in preparation.prepare(records, preparation.AS_IT_IS, folder / 'workshop', processes=2):
+    pass
+"""
+
+
+def test_the_processes_of_a_killed_one_end_without_a_word(tmp_path):
+    many(tmp_path)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, '-c', IN_TWO, tmp_path], cwd=ROOT, stderr=pipe, text=True)
+    while not list((tmp_path / 'workshop').glob('*.msgpack')):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    killed = time.monotonic()
+    errors = process.communicate(timeout=60)[1]  # to the end of the last one that could write
+    assert time.monotonic() - killed < 5
+    assert 'Traceback' not in errors
 
 
 def test_turned_photographs_are_stored_upright(tmp_path):
