@@ -1,5 +1,6 @@
 """From a licensee's folder to the stored set: found against published, damage by name, archives, one clear refusal."""
 
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from fn2en_jax.data import published, sources, store
+from fn2en_jax.data import archives, preparation, published, sources, store
 from fn2en_jax.data.datasets import DATASETS
 from fn2en_jax.data.protocols import Choice
 from fn2en_jax.data.records import Tree
@@ -317,6 +318,33 @@ def test_two_preparations_at_once_do_not_disturb_each_other(tmp_path):
     for process in processes:
         process.join()
         assert process.exitcode == 0
+
+
+def test_what_a_killed_process_had_half_written_is_removed(tmp_path):
+    tree.write(tmp_path / 'download', subjects=1)
+    final = published._builder(CKPLUS, place(tmp_path), STEP).data_path
+    half = final.parent / f'incomplete.ABCDEF_{final.name}'
+    half.mkdir(parents=True)
+    (half / 'shard-00000.unfinished').write_bytes(b'half')
+    published.prepare(CKPLUS, place(tmp_path), STEP)
+    assert [path.name for path in final.parent.iterdir()] == [final.name]
+
+
+def test_what_another_process_stored_meanwhile_is_taken(tmp_path, monkeypatch):
+    tree.write(tmp_path / 'download', subjects=1)
+    alone = preparation.alone
+
+    @contextlib.contextmanager
+    def after_another(workshop, title):
+        monkeypatch.undo()
+        others.append(published.prepare(CKPLUS, place(tmp_path), STEP).data_path)
+        monkeypatch.setattr(archives, 'unpack', lambda *_: pytest.fail('begun a second time'))
+        with alone(workshop, title):
+            yield
+
+    others = []
+    monkeypatch.setattr(preparation, 'alone', after_another)
+    assert [published.prepare(CKPLUS, place(tmp_path), STEP).data_path] == others
 
 
 @pytest.mark.parametrize('source', ['synthetic', 'csv'])
