@@ -63,7 +63,7 @@ class Empty(in_order.InOrderBuilder):
 
 
 def test_a_set_of_nothing_is_not_stored(tmp_path):
-    with pytest.raises(UserError, match='^empty/1.0.0: there is nothing to store'):
+    with pytest.raises(UserError, match=r'^empty/1\.0\.0: there is nothing to store'):
         store.prepare(Empty, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

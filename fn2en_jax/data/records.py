@@ -139,8 +139,9 @@ def walk(root: Path, *, links: bool = False) -> Iterator[tuple[str, Path]]:
     """Every file below a folder as its path with '/' between the parts, and where it is; as `Tree`, in no order.
 
     A link to a file is followed when it ends inside the folder, a link to a folder is not: what it leads to inside is
-    met anyway. Links that lead nowhere, pipes and devices are no files. Bytes that are no UTF-8 are spelled out in the path ('caf\\udce9.png'), which can then be stored and
-    printed; backslashes are doubled, so that no two files have the same path.
+    met anyway. Links that lead nowhere, pipes and devices are no files. Bytes that are no UTF-8 are spelled out in the
+    path ('caf\\udce9.png'), which can then be stored and printed; backslashes are doubled, so that no two files have
+    the same path.
 
     Args:
         root: the folder.
@@ -217,7 +218,7 @@ def outside(listed: Iterable[tuple[str, Path]], own: Sequence[Path]) -> Iterator
 
 
 def _own(root: Path, unpacked: Sequence[Path]) -> Sequence[Path]:
-    """Where the unpacked folders lie: in a folder of their own, unless the user's is in it as well, or each by itself."""
+    """Where the unpacked folders lie: in one of their own, unless the user's is in it as well, or each by itself."""
     common = {folder.parent for folder in unpacked}
     alone = len(common) == 1 and not root.resolve().is_relative_to(next(iter(common)).resolve())
     return [*common] if alone else unpacked
