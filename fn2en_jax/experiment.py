@@ -180,11 +180,11 @@ def all_folds(config: ml_collections.ConfigDict, data: Data) -> tuple[folds.Fold
     """Every fold of the set; for `config.fold` 'none' the one that trains on everything."""
     if config.fold == 'none':
         return (folds.all_data(data.expressions),)
-    published = config.data.source in DATASETS
     if config.data.folds_file:
         if config.data.fold_rule or config.data.fold_subjects != 'all':
             raise UserError('config.data.folds_file excludes config.data.fold_rule and config.data.fold_subjects')
-        return folds.read_json(config.data.folds_file, data.expressions, published=published)
+        return folds.read_json(config.data.folds_file, data.expressions)
+    published = config.data.source in DATASETS
     return folds.make_folds(data.expressions, num_folds=config.data.num_folds, seed=config.seed, published=published)
 
 

@@ -235,7 +235,7 @@ def _fold(folder: str, config: ml_collections.ConfigDict, data: Data, name: str)
     if name == 'all':
         return folds.all_data(data.expressions)
     # The workdir lists its folds by file: nothing has to be dealt again.
-    published = config.data.source in DATASETS
+    published = config.data.source in DATASETS and not config.data.folds_file
     every = folds.read_json(Path(folder) / 'folds.json', data.expressions, published=published)
     for fold in every:
         if fold.name == name:

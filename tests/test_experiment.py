@@ -1,5 +1,6 @@
 """What makes a workdir refuse a run, beside its config."""
 
+import json
 from unittest import mock
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from configs import base
 from fn2en_jax import experiment
+from fn2en_jax.data.examples import Examples
 from fn2en_jax.data.sources import Data
 from fn2en_jax.errors import UserError
 from tests import faces, tiny_config
@@ -35,6 +37,24 @@ def test_what_a_student_explains_of_a_dead_teacher_is_not_asked(power, explained
     run._evaluate.return_value = {'loss': np.ones(3), 'target_power': np.full(3, power)}
     stage = mock.Mock(watched_part='test')
     assert experiment.Run._curve_point(run, stage, None, None, None) == {'test_loss': 1.0, **explained}
+
+
+@pytest.mark.parametrize('source', ['csv', 'ckplus', 'tfd'])
+def test_a_folds_file_that_shares_persons_is_refused_for_every_set(tmp_path, source):
+    config = tiny_config.get_config()
+    config.data.update(source=source, folds_file=str(tmp_path / 'folds.json'))
+    entry = {'name': 'mine', 'test_files': ['b.png', 'c.png']}
+    (tmp_path / 'folds.json').write_text(json.dumps({'folds': [entry]}))
+    examples = Examples(
+        np.zeros((4, 2, 2, 1), np.uint8),
+        np.array([0, 1, 0, 1], np.int32),
+        ('anger', 'joy'),
+        ('a', 'a', 'b', 'b'),
+        ('a.png', 'b.png', 'c.png', 'd.png'),
+        splits=('train', 'test', 'test', 'train') if source == 'tfd' else None,
+    )
+    with pytest.raises(UserError, match='mine both trains on and tests a, b: keep each person in one fold'):
+        experiment.all_folds(config, Data(examples, None, {}))
 
 
 def test_a_folds_file_excludes_rules_for_folds(tmp_path):

@@ -278,6 +278,23 @@ def test_unreadable_folds_file(many, tmp_path, data, message):
         folds_lib.read_json(path, many)
 
 
+@pytest.mark.parametrize('given', ['folds', 'splits'])
+def test_only_a_division_that_came_with_a_published_set_is_warned_of(given, warnings):
+    columns = {'folds': [0, 0, 1, 1], 'splits': ['test', 'test', 'train', 'train']}
+    examples = make([0, 1, 0, 1], ['a', 'b', 'b', 'c'], **{given: columns[given]})
+    if given == 'folds':  # dealt by us
+        with pytest.raises(UserError, match='fold0 both trains on and tests b'):
+            folds_lib.make_folds(examples, num_folds=2, seed=0, published=True)
+        return
+    (fold,) = folds_lib.make_folds(examples, num_folds=5, seed=0, published=True)
+    assert warnings == ['test both trains on and tests b, as the published protocol has it']
+    content = folds_lib.to_json([fold], examples)
+    folds_lib.from_json(content, examples, published=True)
+    assert len(warnings) == 2
+    with pytest.raises(UserError, match='^mine: test both trains on and tests b: keep each person in one fold'):
+        folds_lib.from_json(content, examples, source='mine')
+
+
 # ------------------------------------------------------------------- persons in both sets
 
 

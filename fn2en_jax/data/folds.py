@@ -48,8 +48,8 @@ def make_folds(examples: Examples, *, num_folds: int, seed: int, published: bool
     Official folds are taken as they are, a given split is a single fold, given fold numbers are one fold each (-1 is
     trained on in all of them). Otherwise the examples are distributed so that each person stays in one fold and the
     class proportions are as equal as that allows; where persons are unknown, by class alone, with a warning.
-    `num_folds` and `seed` matter only then. `published`: whether a protocol of the field prescribes who is tested, so
-    that a person on both sides is warned of and not refused.
+    `num_folds` and `seed` matter only then. `published`: whether this is a published set, whose own official folds or
+    split are used as they are: a person on both sides is then warned of and not refused.
 
     Raises:
       UserError: a fold without test or training image, a person on both sides, a class without training
@@ -57,7 +57,7 @@ def make_folds(examples: Examples, *, num_folds: int, seed: int, published: bool
     """
     if examples.official_folds is not None:
         folds: tuple[Fold, ...] = _official(examples.official_folds)
-    elif examples.splits is not None and any(examples.splits):
+    elif _brings_folds(examples):
         folds = (_split(examples),)
     elif examples.folds is not None:
         folds = _given(examples.folds)
@@ -108,7 +108,8 @@ def to_json(folds: Sequence[Fold], examples: Examples) -> dict[str, Any]:
 def from_json(content: Any, examples: Examples, *, source: str = 'folds', published: bool = False) -> tuple[Fold, ...]:
     """Reads folds in the form of `to_json`; of each fold only `name` and `test_files` are needed.
 
-    What a fold neither tests nor lists as validation or unused, it trains on. `published`: as for `make_folds`.
+    What a fold neither tests nor lists as validation or unused, it trains on. `published`: whether these are the folds
+    that `make_folds` made of a published set, and not a user's own, of which a person on both sides is always refused.
 
     Raises:
       UserError: naming `source`, for another form, a file that the set lacks, a file tested twice, with
@@ -266,7 +267,7 @@ def _check(folds: Sequence[Fold], examples: Examples, source: str = '', *, publi
                 'give the class more images of more persons, or use other folds'
             )
         if examples.subjects is not None:
-            _check_persons(fold, examples.subjects, where, published)
+            _check_persons(fold, examples.subjects, where, published and _brings_folds(examples))
     if len(folds) > 1 and examples.official_folds is None:
         _check_exhaustive(folds, _may_be_tested(examples), where)
 
@@ -278,6 +279,11 @@ def _check_persons(fold: Fold, subjects: Sequence[str], where: str, published: b
         if both := persons['train'] & persons[part]:
             shown = ', '.join(sorted(both)[:5])
             _refuse_or_warn(f'{where}{fold.name} both trains on and {verbs[part]} {shown}', published)
+
+
+def _brings_folds(examples: Examples) -> bool:
+    """Whether the set came with its division, so that its persons are not ours to keep apart."""
+    return examples.official_folds is not None or bool(examples.splits and any(examples.splits))
 
 
 def _may_be_tested(examples: Examples) -> np.ndarray:
