@@ -158,6 +158,26 @@ def test_the_users_peaks_come_first(sessions, tmp_path, text):
     assert (found.missing, found.skipped) == ((), ())
 
 
+@pytest.mark.parametrize(
+    ('listed', 'expected'),
+    [
+        ((5,), [4, 5, 6]),
+        ((5, 5), [4, 5, 6]),
+        ((1,), [1, 2, 3]),  # the first frame is neutral
+        ((11,), [9, 10, 11]),  # the last
+        ((5, 7), [5, 7]),
+        ((2, 3, 9, 10), [2, 3, 9, 10]),
+    ],
+)
+@pytest.mark.parametrize('coded', [False, True])
+def test_a_single_frame_stands_for_the_peak_and_several_for_themselves(sessions, tmp_path, coded, listed, expected):
+    sessions(coded=coded)
+    (tmp_path / 'clips.csv').write_text(''.join(f'S001-001,{frame}\n' for frame in listed))
+    found = find(tmp_path)
+    assert frames(found)[1:] == expected
+    assert (found.missing, found.skipped) == ((), ())
+
+
 def test_frames_of_peaks_csv_that_a_clip_has_not_are_named(sessions, tmp_path):
     sessions()
     (tmp_path / 'peaks.csv').write_text('clip,frame\nS001-001,12\nS001-001,4\nS001-001,0\nS009-009,3\n\n')
@@ -250,13 +270,13 @@ def test_clips_csv_restricts_and_peaks_csv_only_places(sessions, tmp_path):
     for number, name in enumerate(('S002-001', 'S002-002', 'S003-001'), 1):
         mmi.write_session(tmp_path, number, name, 1)
     mmi.write_session(tmp_path, 900, 'S003-200', 6, still=True)
-    (tmp_path / 'peaks.csv').write_text('S001-001,2\nS002-001,3\nS003-001,4\n')
+    (tmp_path / 'peaks.csv').write_text('S001-001,4\nS002-001,3\nS003-001,4\n')
     assert find(tmp_path).edition == '4 clips and 1 stills of 3 persons'
     (tmp_path / 'clips.csv').write_text('clip,frame\nS001-001\ns002-001.avi,8\nS009-001,1\n')
     found = find(tmp_path)
     assert found.edition == '2 clips of 2 persons, without 3 clips that clips.csv does not name'
-    assert frames(found) == [0, 2]  # clips.csv tells no frame: the one of peaks.csv
-    assert frames(found, 'S002-001') == [0, 8]  # the frame of clips.csv comes first
+    assert frames(found) == [0, 3, 4, 5]  # clips.csv tells no frame: the one of peaks.csv
+    assert frames(found, 'S002-001') == [0, 7, 8, 9]  # the frame of clips.csv comes first
     assert found.missing == ('S009-001, which clips.csv names',)
     assert found.skipped == ('3 clips that clips.csv does not name: S002-002, S003-001, S003-200',)
 

@@ -55,10 +55,10 @@ class Mmi(Dataset):
     """The MMI facial expression database: the sessions with a basic emotion.
 
     Of every frontal or dual-view clip: its first frame as 'neutral', and three frames of its peak with the label. The
-    peak is, by preference, what the user's clips.csv or peaks.csv says, the apex of most action units where the clip is
-    coded, or the middle of the clip. Where there is a clips.csv, only the clips and stills that it names are used. A
-    dual view shows the face and its profile in a mirror side by side; the whole frame is taken, since only the face can
-    tell in which half it is. Stills are taken as they are.
+    peak is, by preference, what the user's clips.csv or peaks.csv says (a frame and its neighbours, or several frames),
+    the apex of most action units where the clip is coded, or the middle of the clip. Where there is a clips.csv, only
+    the clips and stills that it names are used. A dual view shows the face and its profile in a mirror side by side;
+    the whole frame is taken, since only the face can tell in which half it is. Stills are taken as they are.
     """
 
     def find(self, tree: Tree) -> Found:
@@ -184,14 +184,17 @@ def _frame(medium: _Medium, turns: int, label: str, index: int) -> Record:
 
 
 def _peaks(medium: _Medium, frames: int, listed: Sequence[int], skipped: list[str]) -> Sequence[int]:
-    """The peak frames of a clip, counted from 0; the first frame of the clip is never among them."""
+    """The peak frames of a clip, counted from 0; the first frame of the clip is never among them.
+
+    listed: by the user; a single frame is the peak itself, which its neighbours join, several are taken as they are.
+    """
     inside = [index for index in listed if 0 < index < frames]
     for index in sorted(set(listed) - set(inside)):
         skipped.append(f'{medium.sequence} has no frame {index} that could be a peak, as listed')
-    if inside:
+    if len(set(listed)) > 1 and inside:
         return inside
-    middle = frames // 2
-    if medium.phases_file is not None:
+    middle = inside[0] if inside else frames // 2
+    if not inside and medium.phases_file is not None:
         try:
             middle = _apex(_elements(medium.phases_file), frames)
         except UserError as error:
