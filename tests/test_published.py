@@ -15,6 +15,7 @@ from fn2en_jax.data.protocols import Choice
 from fn2en_jax.data.records import Tree
 from fn2en_jax.errors import UserError
 from tests.trees import ckplus as tree
+from tests.trees import mmi as mmi_tree
 from tests.trees import rafdb as rafdb_tree
 from tests.trees import sfew as sfew_tree
 
@@ -208,6 +209,33 @@ def test_an_absent_folder_says_where_to_get_the_set(tmp_path):
             published.prepare(CKPLUS, published.Place(manual_dir, str(tmp_path)), STEP)
     with pytest.raises(UserError, match='unknown data set'):
         published.find('ck++')
+
+
+def test_a_stored_set_tells_of_other_lists_than_its_own(tmp_path, caplog):
+    download, other = tmp_path / 'download', tmp_path / 'other'
+    mmi_tree.write(download, subjects=1, labels=['fear', 'anger'], frames=4)
+    (download / 'clips.csv').write_text('S001-001\n')
+    shutil.copytree(download, other)
+    mmi = DATASETS['mmi']
+    where = published.prepare(mmi, place(tmp_path), STEP).data_path
+
+    def told(folder):
+        caplog.clear()
+        builder = published.prepare(mmi, place(tmp_path, folder), STEP)
+        assert builder.info.metadata['stored']['fear'] == 3
+        return caplog.text
+
+    assert told('download') == told('other') == told('nowhere') == ''
+    (other / 'peaks.csv').write_text('S001-001,2\n')
+    assert 'MMI was prepared with another peaks.csv than' in told('other')
+    (download / 'clips.csv').write_text('S001-002\n')
+    assert 'MMI was prepared with another clips.csv than' in told('download')
+    assert f'prepare into another data_dir or delete {where}' in caplog.text
+    (download / 'clips.csv').unlink()
+    assert 'another clips.csv' in told('download')
+    caplog.clear()
+    published.prepare(mmi, published.Place('', str(tmp_path / 'data')), STEP)
+    assert not caplog.text
 
 
 def test_long_lists_are_cut(tmp_path):

@@ -28,6 +28,7 @@ _LISTED_FRAME = re.compile(r'(\d{1,6})(?:\.png)?', re.IGNORECASE)  # its second 
 _NO_HEADER = re.compile(r'\bS\d|^\d', re.IGNORECASE)  # in a cell: a clip or a frame, perhaps misspelt
 _PEAKS_LIST = 'peaks.csv'  # places the peaks of the clips it names
 _CLIPS_LIST = 'clips.csv'  # the same, and no other clip is used
+LISTS = (_CLIPS_LIST, _PEAKS_LIST)
 _NAMED = 20  # clips left out that are named
 _BAD_LINES = 5  # that are shown
 
