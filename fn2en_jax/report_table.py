@@ -20,6 +20,7 @@ from absl import flags
 from fn2en_jax import commands, literature, plots, results, workdir
 from fn2en_jax.errors import UserError
 from fn2en_jax.literature import COLUMNS, Rows
+from fn2en_jax.methods import METHODS
 
 FORMAT = flags.DEFINE_enum('format', 'text', ['text', 'markdown', 'csv', 'latex'], 'How the table is printed.')
 MERGE = flags.DEFINE_string('merge', '', 'Folder for the joined results of the workdirs.')
@@ -99,9 +100,11 @@ def merge(
     workdirs `parts` keep, into a folder.
 
     Raises:
-        UserError: when it cannot be written, or is the workdir of another experiment.
+        UserError: when it cannot be written, is a workdir itself, is of another experiment, or holds more.
     """
+    _check_target(folder, parts)
     with workdir.only_run(folder), workdir.disk_errors(folder):
+        _check_kept(folder, found)
         workdir.claim(folder, {**config, 'fold': 'all'})
         workdir.write_json(folder / 'folds.json', folds)
         workdir.write_json(folder / 'results.json', found)
@@ -109,9 +112,38 @@ def merge(
         for name, method in found['methods'].items():
             matrix, path = method['confusion_matrix'], folder / f'confusion_{name}.png'
             plots.confusion_matrix(matrix, found['class_names'], results.TITLES[name], path)
-        for table in (path for part in parts if part != folder for path in sorted(part.glob('*/predictions_*.csv'))):
+        for table in (path for part in parts for path in sorted(part.glob('*/predictions_*.csv'))):
             (folder / table.parent.name).mkdir(exist_ok=True)
             workdir.write_text(folder / table.parent.name / table.name, table.read_bytes().decode())
+
+
+def _check_target(folder: Path, parts: Sequence[Path]) -> None:
+    """Refuses to join into one of the workdirs, or into any folder in which nets were trained."""
+    if any(folder.resolve() == part.resolve() for part in parts):
+        raise UserError(f'--merge={folder} is one of the workdirs to be joined; name a folder of its own')
+    stages = {stage for names in METHODS.values() for stage in names}
+    if (folder / 'metrics.jsonl').exists() or any(
+        path.name in stages for path in (*folder.glob('*'), *folder.glob('*/*'))
+    ):
+        raise UserError(f'--merge={folder} is the workdir of a run of its own; name another folder')
+
+
+def _check_kept(folder: Path, found: Mapping[str, Any]) -> None:
+    """Refuses to replace results by others that lack some of their folds."""
+    if not (folder / 'results.json').exists():
+        return
+    lost = judged(_results(folder)) - judged(found)
+    if lost:
+        shown = ', '.join(f'{fold} of {name}' for name, fold in sorted(lost)[:5]) + (' ...' if len(lost) > 5 else '')
+        raise UserError(
+            f'--merge={folder} holds {shown}, which would be lost: '
+            'name the workdirs of all folds again, or another folder'
+        )
+
+
+def judged(found: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """The (method, fold) pairs that results hold figures of."""
+    return {(name, fold) for name, method in found['methods'].items() for fold in method['folds']}
 
 
 def _results(folder: Path) -> dict[str, Any]:

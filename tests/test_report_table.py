@@ -81,6 +81,40 @@ def test_a_fold_per_workdir_makes_the_same_table(whole, tmp_path):
     assert 'FN2EN' in (tmp_path / 'merged' / 'results.txt').read_text()
 
 
+@pytest.fixture
+def parts(tmp_path):
+    return [write(tmp_path / f't{k}', {f'fold{k}': {'fn2en': (9, 1)}}, fold=str(k)) for k in (0, 1)]
+
+
+def merge_into(folder, parts):
+    report_table.merge(folder, *report_table.joined(parts), report_table.joined_folds(parts), parts)
+
+
+def test_a_fuller_result_is_not_replaced(parts, tmp_path):
+    merge_into(tmp_path / 'merged', parts[:1])
+    merge_into(tmp_path / 'merged', parts)  # which holds more
+    before = (tmp_path / 'merged/results.json').read_bytes()
+    with pytest.raises(UserError, match='merged holds fold1 of fn2en, which would be lost: name the workdirs of all'):
+        merge_into(tmp_path / 'merged', parts[:1])
+    assert (tmp_path / 'merged/results.json').read_bytes() == before
+    merge_into(tmp_path / 'merged', parts[::-1])
+
+
+@pytest.mark.parametrize('trace', ['metrics.jsonl', 'fold0/stage1/', 'face_net/12/'])
+def test_nothing_is_joined_into_a_workdir(parts, tmp_path, trace):
+    link = tmp_path / 'link'
+    link.symlink_to(parts[1])
+    for folder in (parts[0], link):
+        with pytest.raises(UserError, match='is one of the workdirs to be joined'):
+            merge_into(folder, parts)
+    place = tmp_path / 'run' / trace
+    place.parent.mkdir(parents=True)
+    place.mkdir() if trace.endswith('/') else place.touch()
+    with pytest.raises(UserError, match='run is the workdir of a run of its own'):
+        merge_into(tmp_path / 'run', parts)
+    assert not (tmp_path / 'run/results.json').exists()
+
+
 def test_workdirs_of_two_experiments_are_not_joined(whole, tmp_path):
     other = write(tmp_path / 'other', {'fold2': {'fn2en': (9, 1)}}, learning_rate=0.2)
     with pytest.raises(UserError, match=r'other is of another experiment than .*learning_rate \(0.1 .*0.2'):
