@@ -51,11 +51,11 @@ def joined(folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         UserError: when their settings differ, or two of them judged the same fold.
     """
-    configs = [workdir.read_json(folder / 'config.json') for folder in folders]
+    configs = [_config(folder) for folder in folders]
     for folder, config in zip(folders[1:], configs[1:], strict=True):
         if keys := workdir.differing(configs[0], config):
             raise UserError(f'{folder} is of another experiment than {folders[0]}: {"; ".join(keys)}')
-    runs = [_results(folder) for folder in folders]
+    runs = [results.read(folder) for folder in folders]
     _check_folds(folders, runs)
     methods: dict[str, Any] = {}
     seconds: dict[str, float] = {}
@@ -65,7 +65,7 @@ def joined(folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
             for fold in {fold for method in run['methods'].values() for fold in method['folds']}
         }
         methods = results.join(scores, methods, run['class_names'])
-        seconds.update(run['seconds'])
+        seconds.update(run.get('seconds', {}))
     typed = list(dict.fromkeys(command for run in runs for command in run.get('commands', [])))
     return configs[0], {**runs[0], 'methods': methods, 'seconds': seconds, 'commands': typed}
 
@@ -76,7 +76,7 @@ def joined_folds(folders: Sequence[Path]) -> dict[str, Any]:
     Raises:
         UserError: when they do not.
     """
-    contents = [workdir.read_json(folder / 'folds.json') for folder in folders]
+    contents = [_folds(folder) for folder in folders]
     for folder, content in zip(folders[1:], contents[1:], strict=True):
         if content != contents[0]:
             raise UserError(f'{folder} has other folds than {folders[0]}; they cannot be joined')
@@ -132,7 +132,7 @@ def _check_kept(folder: Path, found: Mapping[str, Any]) -> None:
     """Refuses to replace results by others that lack some of their folds."""
     if not (folder / 'results.json').exists():
         return
-    lost = judged(_results(folder)) - judged(found)
+    lost = judged(results.read(folder)) - judged(found)
     if lost:
         shown = ', '.join(f'{fold} of {name}' for name, fold in sorted(lost)[:5]) + (' ...' if len(lost) > 5 else '')
         raise UserError(
@@ -146,12 +146,23 @@ def judged(found: Mapping[str, Any]) -> set[tuple[str, str]]:
     return {(name, fold) for name, method in found['methods'].items() for fold in method['folds']}
 
 
-def _results(folder: Path) -> dict[str, Any]:
-    """`results.json` of a workdir; raises UserError where it is none of a run that was judged."""
-    path = folder / 'results.json'
+def _config(folder: Path) -> dict[str, Any]:
+    """`config.json` of a workdir; raises UserError where it is not there or is none of a run."""
+    path = folder / 'config.json'
     found = workdir.read_json(path)
-    if not isinstance(found, dict) or not found.get('methods') or 'class_names' not in found:
-        raise UserError(f'{path} holds no results; was the run tested on anything (config.fold is not none)?')
+    data = found.get('data') if isinstance(found, dict) else None
+    if not isinstance(data, dict) or not isinstance(data.get('source'), str):
+        raise UserError(f'{path} is damaged (it names no data); the same run writes it again')
+    return found
+
+
+def _folds(folder: Path) -> dict[str, Any]:
+    """`folds.json` of a workdir; raises UserError where it is not there or lists no folds."""
+    path = folder / 'folds.json'
+    found = workdir.read_json(path)
+    folds = found.get('folds') if isinstance(found, dict) else None
+    if not isinstance(folds, list) or not all(isinstance(fold, dict) and 'name' in fold for fold in folds):
+        raise UserError(f'{path} is damaged (it lists no folds); the same run writes it again')
     return found
 
 

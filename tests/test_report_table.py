@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from fn2en_jax import literature, metrics, report_table, results
+from fn2en_jax import compare, literature, metrics, report_table, results
 from fn2en_jax.data import protocols
 from fn2en_jax.errors import UserError
 
@@ -124,7 +124,7 @@ def test_workdirs_of_two_experiments_are_not_joined(whole, tmp_path):
         report_table.joined([whole, same])
     with pytest.raises(UserError, match='does not exist'):
         report_table.joined([tmp_path / 'nowhere'])
-    (other / 'folds.json').write_text('{}')
+    (other / 'folds.json').write_text('{"folds": []}')
     with pytest.raises(UserError, match='other has other folds'):
         report_table.joined_folds([whole, other])
 
@@ -133,6 +133,63 @@ def test_workdirs_of_two_experiments_are_not_joined(whole, tmp_path):
 def test_a_workdir_without_results_is_refused(whole, content):
     (whole / 'results.json').write_text(content)
     with pytest.raises(UserError, match='holds no results'):
+        report_table.joined([whole])
+
+
+def spoil(folder, *keys, value=None):
+    """Replaces one entry of results.json, or takes it away."""
+    content = json.loads((folder / 'results.json').read_text())
+    place = content
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    if value is None:
+        del place[keys[-1]]
+    (folder / 'results.json').write_text(json.dumps(content))
+
+
+FIGURES = ('methods', 'fn2en', 'folds', 'fold0')
+
+
+@pytest.mark.parametrize(
+    ('keys', 'value', 'fault'),
+    [
+        (('methods',), {'scratch': {}}, "there are no folds of a method 'scratch'"),
+        (('methods',), {'scratch': []}, "there are no folds of a method 'scratch'"),
+        (('methods',), [1], 'it has no methods'),
+        (('methods', 'other'), {'folds': {'fold0': {}}}, "there are no folds of a method 'other'"),
+        (('methods', 'fn2en', 'folds'), {}, "there are no folds of a method 'fn2en'"),
+        (FIGURES, 'x', 'fold0 of fn2en has no figures'),
+        ((*FIGURES, 'confusion_matrix'), None, 'fold0 of fn2en has no figures'),
+        ((*FIGURES, 'confusion_matrix'), [[1, 0], [0, 1]], 'fold0 of fn2en has no figures'),
+        ((*FIGURES, 'confusion_matrix'), [['1'] * 8] * 8, 'fold0 of fn2en has no figures'),
+        ((*FIGURES, 'confusion_matrix'), [[0] * 8] * 8, 'fold0 of fn2en has no figures'),
+        ((*FIGURES, 'accuracy'), float('nan'), 'fold0 of fn2en has no figures'),
+        ((*FIGURES, 'macro_f1'), None, 'fold0 of fn2en has no figures'),
+        ((*FIGURES, 'sequence_accuracy'), 0.5, 'fold0 of fn2en has no figures'),
+        ((*FIGURES, 'validation'), {'accuracy': 1}, 'fold0 of fn2en has no figures'),
+        (('class_names',), 'abcdefgh', 'it has no class names'),
+        (('seconds',), [1], 'its seconds are no numbers'),
+        (('commands',), [1], 'its commands are no texts'),
+    ],
+)
+def test_damaged_results_are_refused(whole, keys, value, fault):
+    spoil(whole, *keys, value=value)
+    for tool in (report_table.joined, lambda folders: compare.main([str(folder) for folder in folders])):
+        with pytest.raises(UserError) as caught:
+            tool([whole])
+        assert (
+            str(caught.value) == f'{whole}/results.json is damaged ({fault}); delete it and run the same command again'
+        )
+
+
+@pytest.mark.parametrize('content', ['[]', '{}', '{"data": 1, "folds": 1}', '{"data": {}, "folds": [1]}'])
+def test_damaged_settings_and_folds_are_refused(whole, content):
+    (whole / 'folds.json').write_text(content)
+    with pytest.raises(UserError, match=r'folds\.json is damaged'):
+        report_table.joined_folds([whole])
+    (whole / 'config.json').write_text(content)
+    with pytest.raises(UserError, match=r'config\.json is damaged'):
         report_table.joined([whole])
 
 
