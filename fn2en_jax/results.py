@@ -96,8 +96,8 @@ def summarise(folds: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]
 
     Returns:
         The same keys over all test images of all folds (confusion matrices are added), `mean` and `std` (of the
-        sample, over folds; 0 for one fold) of the figures per fold, and `folds`; where folds have validation images,
-        the same of these under `validation`.
+        sample, over folds; 0 for one fold) of the figures per fold, and `folds`; where every fold has validation
+        images, the same of these under `validation`.
     """
     matrices = np.stack([fold['confusion_matrix'] for fold in folds.values()])
     pooled = {**metrics.summarise(matrices.sum(0), class_names), **_sequences(folds.values())}
@@ -105,7 +105,7 @@ def summarise(folds: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]
     watched = {name: fold['validation'] for name, fold in folds.items() if 'validation' in fold}
     return {
         **pooled,
-        **({'validation': summarise(watched, class_names)} if watched else {}),
+        **({'validation': summarise(watched, class_names)} if len(watched) == len(folds) else {}),
         'mean': {name: float(np.mean(value)) for name, value in values.items()},
         'std': {name: float(np.std(value, ddof=1)) if len(value) > 1 else 0.0 for name, value in values.items()},
         'folds': dict(folds),
