@@ -5,7 +5,8 @@
     python -m fn2en_jax.report_table runs/ckplus --format=latex
 
 Workdirs of one experiment, a fold each, are joined: their settings must agree but for the fold. Accuracies are in
-percent: mean ± standard deviation over the folds.
+percent: mean ± standard deviation over the folds. Where a set keeps validation images beside those that are tested, the
+last rows are of these.
 """
 
 import csv
@@ -42,7 +43,7 @@ def main(folders: Sequence[str]) -> None:
     if MERGE.value:
         merge(Path(MERGE.value), config, found, folds, paths)
     title, rows = literature.beside_published(config, found)
-    print(FORMATS[FORMAT.value](title, rows))
+    print(FORMATS[FORMAT.value](title, rows + literature.on_validation(found)))
 
 
 def joined(folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -84,9 +85,12 @@ def joined_folds(folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def missing(folds: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """The folds that no method was judged on."""
-    judged = {name for method in found['methods'].values() for name in method['folds']}
-    return [fold['name'] for fold in folds['folds'] if fold['name'] not in judged]
+    """The folds that no method was judged on ('fold2'), or not every method that is there ('fold1 of fn2en')."""
+    there, absent = judged(found), []
+    for fold in (fold['name'] for fold in folds['folds']):
+        without = [name for name in found['methods'] if (name, fold) not in there]
+        absent += [fold] if len(without) == len(found['methods']) else [f'{fold} of {name}' for name in without]
+    return absent
 
 
 def merge(

@@ -6,6 +6,8 @@ import json
 
 import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
 from fn2en_jax import compare, literature, metrics, report_table, results
 from fn2en_jax.data import protocols
@@ -113,6 +115,28 @@ def test_nothing_is_joined_into_a_workdir(parts, tmp_path, trace):
     with pytest.raises(UserError, match='run is the workdir of a run of its own'):
         merge_into(tmp_path / 'run', parts)
     assert not (tmp_path / 'run/results.json').exists()
+
+
+def test_folds_that_some_methods_lack_are_told(tmp_path):
+    folds = {'fold0': {'fn2en': (9, 1), 'scratch': (8, 2)}, 'fold1': {'scratch': (5, 5)}}
+    _, found = report_table.joined([write(tmp_path / 'run', folds)])
+    assert report_table.missing(FOLDS, found) == ['fold1 of fn2en', 'fold2']
+
+
+@pytest.mark.parametrize('name', report_table.FORMATS)
+def test_figures_on_validation_images_are_shown_where_there_are_any(whole, name, capsys):
+    keys = ('methods', 'fn2en', 'folds')
+    flags.FLAGS.mark_as_parsed()
+    with flagsaver.flagsaver(format=name):
+        report_table.main([str(whole)])
+        assert 'validation' not in capsys.readouterr().out
+        for fold, hits in (('fold0', 9), ('fold1', 6)):
+            spoil(whole, *keys, fold, 'validation', value=score(hits, 10 - hits))
+        report_table.main([str(whole)])
+    (line,) = [line for line in capsys.readouterr().out.split('\n') if 'FN2EN, validation images' in line]
+    spread = '75.0 $\\pm$ 21.2' if name == 'latex' else '75.0 ± 21.2'  # by hand: 90 and 60
+    assert spread in line
+    assert literature.on_validation(report_table.joined([whole])[1])[0][2:] == ('50.0 ± 0.0', '', '', '2')
 
 
 def test_workdirs_of_two_experiments_are_not_joined(whole, tmp_path):
