@@ -106,6 +106,12 @@ def check(config: ml_collections.ConfigDict) -> None:
             f'config.data.crop_size is {config.data.crop_size}; it must be at least 32 and at most '
             f'config.data.stored_size, which is {config.data.stored_size}'
         )
+    features, side = tuple(config.expression_net.features), config.data.crop_size
+    if not features or min(features) < 1 or 2 ** len(features) > side:
+        raise UserError(
+            f'config.expression_net.features is {features}; it must be 1 to {int(math.log2(side))} positive numbers, '
+            f'since a pool behind each halves the {side} pixels of config.data.crop_size'
+        )
     if config.face_net.image_size and config.face_net.image_size < 32:
         raise UserError(f'config.face_net.image_size is {config.face_net.image_size}; it must be 0 or at least 32')
     if config.data.channels not in (1, 3):

@@ -57,6 +57,17 @@ def test_a_folds_file_that_shares_persons_is_refused_for_every_set(tmp_path, sou
         experiment.all_folds(config, Data(examples, None, {}))
 
 
+@pytest.mark.parametrize('features', [(4,) * 6, (), (4, 0)])
+def test_an_expression_net_that_no_image_survives_is_refused(features):
+    config = tiny_config.get_config()
+    config.data.update(stored_size=36, crop_size=32)
+    config.expression_net.features = (4,) * 5
+    experiment.check(config)
+    config.expression_net.features = features
+    with pytest.raises(UserError, match=r'^config\.expression_net\.features is .*; it must be 1 to 5 positive numbers'):
+        experiment.check(config)
+
+
 def test_a_folds_file_excludes_rules_for_folds(tmp_path):
     for key, value in (('fold_rule', 'step'), ('fold_subjects', 'chosen')):
         config = tiny_config.get_config()

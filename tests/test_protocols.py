@@ -215,6 +215,14 @@ def test_what_a_set_does_not_offer_is_refused(name, choice, message):
         protocols.apply(name, ckplus(), choice)
 
 
+def test_the_training_part_is_not_tested():
+    fer = examples(list(protocols.WITH_NEUTRAL) * 2, splits=('train',) * 7 + ('test',) * 7)
+    with pytest.raises(
+        UserError, match=r"config\.data\.test_split is 'train', which fer2013 trains on; use validation or"
+    ):
+        protocols.apply('fer2013', fer, Choice(test='train'))
+
+
 def test_subjects_are_not_chosen_where_the_set_brings_its_division():
     fer = examples(list(protocols.WITH_NEUTRAL) * 2, splits=('train',) * 7 + ('test',) * 7)
     with pytest.raises(UserError, match="fold_subjects is 'chosen', but fer2013 brings its own division"):

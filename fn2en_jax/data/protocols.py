@@ -191,6 +191,8 @@ def _classes(name: str, protocol: Protocol, choice: Choice) -> tuple[str, ...]:
 def _official(name: str, examples: Examples, test: str) -> Examples:
     if examples.official_folds is not None:
         return examples
+    if test == 'train':
+        raise UserError(f"config.data.test_split is 'train', which {name} trains on; use validation or test")
     if examples.splits is None or test not in examples.splits:
         there = ', '.join(sorted(set(examples.splits or ()) - {''})) or 'none'
         raise UserError(f'{name} has no split {test!r} to test on; its splits: {there}')
