@@ -151,12 +151,17 @@ def judged(found: Mapping[str, Any]) -> set[tuple[str, str]]:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    """`config.json` of a workdir; raises UserError where it is not there or is none of a run."""
+    """`config.json` of a workdir; raises UserError where it is not there or is none of a run.
+
+    Without the number of bytes of the stored images: machines with other PNG encoders may share an experiment.
+    """
     path = folder / 'config.json'
     found = workdir.read_json(path)
     data = found.get('data') if isinstance(found, dict) else None
     if not isinstance(data, dict) or not isinstance(data.get('source'), str):
         raise UserError(f'{path} is damaged (it names no data); the same run writes it again')
+    if isinstance(marks := found.get('data_fingerprint'), dict):
+        marks.pop('stored_bytes', None)
     return found
 
 

@@ -3,11 +3,12 @@
 import json
 from unittest import mock
 
+import ml_collections
 import numpy as np
 import pytest
 
 from configs import base
-from fn2en_jax import experiment
+from fn2en_jax import experiment, finished
 from fn2en_jax.data.examples import Examples
 from fn2en_jax.data.sources import Data
 from fn2en_jax.errors import UserError
@@ -29,6 +30,23 @@ def test_the_bytes_of_the_weights_are_part_of_a_run(tmp_path):
     path.write_bytes(b'2')
     assert mark('fn2en') != first
     assert mark('scratch')['face_net_weights'] == ''  # which reads no weights
+
+
+def test_a_finished_run_is_opened_with_its_own_images_only(caplog):
+    data = Data(faces.make(6), None, {'expressions': 'a', 'identities': '', 'stored_bytes': '7'})
+
+    def open_again(trust=False, **marks):
+        finished._check_fingerprint('run', ml_collections.ConfigDict({'data_fingerprint': marks}), data, trust)
+
+    for marks in ({'expressions': 'a', 'stored_bytes': '7'}, {'expressions': 'a'}):
+        open_again(**marks)
+    with pytest.raises(UserError, match=r'that run was trained on \(the stored images have another number of bytes\);'):
+        open_again(expressions='a', stored_bytes='8')
+    with pytest.raises(UserError, match=r'that run was trained on \(b\), but a;'):
+        open_again(expressions='b', stored_bytes='7')
+    assert not caplog.text
+    open_again(trust=True, expressions='a', stored_bytes='8')
+    assert 'another number of bytes' in caplog.text
 
 
 @pytest.mark.parametrize(('power', 'explained'), [(4.0, {'test_explained': 0.75}), (0.0, {})])

@@ -102,6 +102,16 @@ def test_a_fuller_result_is_not_replaced(parts, tmp_path):
     merge_into(tmp_path / 'merged', parts[::-1])
 
 
+def test_other_encoders_make_no_other_experiment(parts, tmp_path):
+    for k, part in enumerate(parts):
+        config = json.loads((part / 'config.json').read_text())
+        config['data_fingerprint'] = {'expressions': 'a', 'stored_bytes': str(1000 + k)}
+        (part / 'config.json').write_text(json.dumps(config))
+    merge_into(tmp_path / 'merged', parts)
+    merge_into(tmp_path / 'merged', parts[::-1])
+    assert json.loads((tmp_path / 'merged/config.json').read_text())['data_fingerprint'] == {'expressions': 'a'}
+
+
 @pytest.mark.parametrize('trace', ['metrics.jsonl', 'fold0/stage1/', 'face_net/12/'])
 def test_nothing_is_joined_into_a_workdir(parts, tmp_path, trace):
     link = tmp_path / 'link'
