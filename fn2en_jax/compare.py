@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fn2en_jax import commands, results, workdir
+from fn2en_jax import commands, results
 from fn2en_jax.errors import UserError
 
 FIGURES = {'class_averaged_accuracy': 'class-averaged accuracy', 'accuracy': 'accuracy'}
@@ -76,7 +76,7 @@ def main(folders: Sequence[str]) -> None:
     """Prints the comparison of these workdirs."""
     if not folders:
         raise UserError('name the workdirs to compare; see --help')
-    runs = [workdir.read_json(Path(folder) / 'results.json') for folder in folders]
+    runs = [results.read(Path(folder)) for folder in folders]
     check_alike(runs, folders)
     titles = [Path(folder).name for folder in folders]
     print('\n\n'.join(table(runs, titles, figure) for figure in FIGURES))

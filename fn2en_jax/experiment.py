@@ -106,6 +106,12 @@ def check(config: ml_collections.ConfigDict) -> None:
             f'config.data.crop_size is {config.data.crop_size}; it must be at least 32 and at most '
             f'config.data.stored_size, which is {config.data.stored_size}'
         )
+    features, side = tuple(config.expression_net.features), config.data.crop_size
+    if not features or min(features) < 1 or 2 ** len(features) > side:
+        raise UserError(
+            f'config.expression_net.features is {features}; it must be 1 to {int(math.log2(side))} positive numbers, '
+            f'since a pool behind each halves the {side} pixels of config.data.crop_size'
+        )
     if config.face_net.image_size and config.face_net.image_size < 32:
         raise UserError(f'config.face_net.image_size is {config.face_net.image_size}; it must be 0 or at least 32')
     if config.data.channels not in (1, 3):
@@ -180,11 +186,11 @@ def all_folds(config: ml_collections.ConfigDict, data: Data) -> tuple[folds.Fold
     """Every fold of the set; for `config.fold` 'none' the one that trains on everything."""
     if config.fold == 'none':
         return (folds.all_data(data.expressions),)
-    published = config.data.source in DATASETS
     if config.data.folds_file:
         if config.data.fold_rule or config.data.fold_subjects != 'all':
             raise UserError('config.data.folds_file excludes config.data.fold_rule and config.data.fold_subjects')
-        return folds.read_json(config.data.folds_file, data.expressions, published=published)
+        return folds.read_json(config.data.folds_file, data.expressions)
+    published = config.data.source in DATASETS
     return folds.make_folds(data.expressions, num_folds=config.data.num_folds, seed=config.seed, published=published)
 
 
@@ -212,8 +218,10 @@ def _earlier(folder: Path, data: Data) -> dict[str, Any]:
     """
     path = folder / 'results.json'
     found = workdir.read_json(path) if path.exists() else {}
-    if found and found.get('class_names') != list(data.expressions.class_names):
+    if isinstance(found, dict) and found and found.get('class_names') != list(data.expressions.class_names):
         raise UserError(f'{path} is not of this run: its classes are others; move it away, or use another --workdir')
+    if found:
+        results.check(found, path)
     return found
 
 

@@ -216,13 +216,15 @@ def _merged(defaults: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str,
 
 
 def _check_fingerprint(folder: str, stored: ml_collections.ConfigDict, data: Data, trust: bool) -> None:
-    known = stored.get('data_fingerprint', {}).get('expressions', '')
-    if not known:
+    marks = stored.get('data_fingerprint', {})
+    if not (known := marks.get('expressions', '')):
         logging.warning(
             '%s does not say which data it was trained on; whether these are they cannot be checked', folder
         )
-    elif known != (now := data.fingerprint['expressions']):
-        text = f'the data are not those that {folder} was trained on ({known}), but {now}'
+    elif not data.is_of(marks):
+        now = data.fingerprint['expressions']
+        but = f'({known}), but {now}' if now != known else '(the stored images have another number of bytes)'
+        text = f'the data are not those that {folder} was trained on {but}'
         if not trust:
             raise UserError(
                 f'{text}; name the right ones with --config.data.expressions=PATH, or say --trust_data if an older '
@@ -235,7 +237,7 @@ def _fold(folder: str, config: ml_collections.ConfigDict, data: Data, name: str)
     if name == 'all':
         return folds.all_data(data.expressions)
     # The workdir lists its folds by file: nothing has to be dealt again.
-    published = config.data.source in DATASETS
+    published = config.data.source in DATASETS and not config.data.folds_file
     every = folds.read_json(Path(folder) / 'folds.json', data.expressions, published=published)
     for fold in every:
         if fold.name == name:

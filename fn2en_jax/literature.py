@@ -115,6 +115,13 @@ def beside_published(config: Mapping[str, Any], found: Mapping[str, Any]) -> tup
     return title, rows + [(name, '', '', f'{value:g}', '', '') for name, value in others]
 
 
+def on_validation(found: Mapping[str, Any]) -> Rows:
+    """Rows like those of `beside_published` for the same nets on the validation images; none where there are none."""
+    watched = {name: method['validation'] for name, method in found['methods'].items() if 'validation' in method}
+    rows = [_row(name, watched[name], None) for name in results.TITLES if name in watched]
+    return [(f'{title}, validation images', *cells) for title, *cells in rows]
+
+
 def _row(name: str, method: Mapping[str, Any] | None, paper: float | None) -> tuple[str, ...]:
     told = '' if paper is None else f'{paper:g}'
     if method is None:

@@ -54,8 +54,7 @@ def _images(config: dict[str, Any]) -> 'tuple[Examples | None, str]':
         data = open_labelled(config, DATA_DIR.value)
     except UserError as error:
         return None, str(error)
-    then, now = config.get('data_fingerprint', {}).get('expressions', ''), data.fingerprint['expressions']
-    if then != now:
+    if not data.is_of(config.get('data_fingerprint', {})):
         return None, 'the images there now are not those of the run'
     return data.expressions, ''
 

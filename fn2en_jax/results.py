@@ -1,15 +1,90 @@
 """From the outputs of every fold to `results.json` and the table a run ends with."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fn2en_jax import metrics
+from fn2en_jax import metrics, workdir
+from fn2en_jax.errors import UserError
 
 VOTES = 'sequence_accuracy'  # of sets of sequences; see metrics.sequence_votes
 TITLES = {'scratch': 'Train from scratch (BN)', 'finetune': 'VGG fine-tune', 'fn2en': 'FN2EN'}
 SPREAD = ('accuracy', 'class_averaged_accuracy', 'macro_f1')  # figures with a mean and a spread over folds
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """`results.json` of a workdir in which something was judged.
+
+    Raises:
+        UserError: where it is missing, damaged, or nothing was judged.
+    """
+    path = folder / 'results.json'
+    found = workdir.read_json(path)
+    if not isinstance(found, dict) or not found.get('methods') or 'class_names' not in found:
+        raise UserError(f'{path} holds no results; was the run tested on anything (config.fold is not none)?')
+    check(found, path)
+    return found
+
+
+def check(found: Any, path: Path) -> None:
+    """Refuses what is not the content of a `results.json`, before anybody computes with it.
+
+    Raises:
+        UserError: naming `path` and what is wrong.
+    """
+    if fault := _fault(found):
+        raise UserError(f'{path} is damaged ({fault}); delete it and run the same command again')
+
+
+def _fault(found: Any) -> str:
+    """What is wrong with the content of a `results.json`; '' for nothing."""
+    if not isinstance(found, Mapping) or not isinstance(methods := found.get('methods'), Mapping):
+        return 'it has no methods'
+    names = found.get('class_names')
+    if not _are_texts(names) or not names or len(set(names)) < len(names):
+        return 'it has no class names'
+    seconds = found.get('seconds', {})
+    if not isinstance(seconds, Mapping) or not all(map(_is_number, seconds.values())):
+        return 'its seconds are no numbers'
+    if not _are_texts(found.get('commands', [])):
+        return 'its commands are no texts'
+    for name, method in methods.items():
+        folds = method.get('folds') if isinstance(method, Mapping) else None
+        if name not in TITLES or not isinstance(folds, Mapping) or not folds:
+            return f'there are no folds of a method {name!r}'
+        for fold, score in folds.items():
+            if not _is_score(score, len(names)):
+                return f'{fold} of {name} has no figures'
+    return ''
+
+
+def _is_score(score: Any, classes: int) -> bool:
+    """Whether these are figures of one fold: those of `metrics`, with those on validation images if there are any."""
+    if not isinstance(score, Mapping) or not _is_matrix(score.get('confusion_matrix'), classes):
+        return False
+    votes = (VOTES, 'num_sequences') if VOTES in score else ()
+    if not all(_is_number(score.get(figure)) for figure in (*SPREAD, *votes)):
+        return False
+    return 'validation' not in score or _is_score(score['validation'], classes)
+
+
+def _is_matrix(rows: Any, classes: int) -> bool:
+    """Whether this is a confusion matrix [K,K] of at least one image."""
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == classes for row in rows):
+        return False
+    cells = [cell for row in rows for cell in row]
+    return len(rows) == classes and all(type(cell) is int and cell >= 0 for cell in cells) and sum(cells) > 0
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value >= 0
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 def summarise(folds: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:
@@ -21,8 +96,8 @@ def summarise(folds: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]
 
     Returns:
         The same keys over all test images of all folds (confusion matrices are added), `mean` and `std` (of the
-        sample, over folds; 0 for one fold) of the figures per fold, and `folds`; where folds have validation images,
-        the same of these under `validation`.
+        sample, over folds; 0 for one fold) of the figures per fold, and `folds`; where every fold has validation
+        images, the same of these under `validation`.
     """
     matrices = np.stack([fold['confusion_matrix'] for fold in folds.values()])
     pooled = {**metrics.summarise(matrices.sum(0), class_names), **_sequences(folds.values())}
@@ -30,7 +105,7 @@ def summarise(folds: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]
     watched = {name: fold['validation'] for name, fold in folds.items() if 'validation' in fold}
     return {
         **pooled,
-        **({'validation': summarise(watched, class_names)} if watched else {}),
+        **({'validation': summarise(watched, class_names)} if len(watched) == len(folds) else {}),
         'mean': {name: float(np.mean(value)) for name, value in values.items()},
         'std': {name: float(np.std(value, ddof=1)) if len(value) > 1 else 0.0 for name, value in values.items()},
         'folds': dict(folds),

@@ -415,7 +415,14 @@ def _wanted(data: ml_collections.ConfigDict) -> Wanted:
         data.expressions,
         data.identities,
         data.manual_dir,
-        Choice(data.classes, data.fold_rule, data.num_folds, data.fold_subjects, data.test_split),
+        Choice(
+            data.classes,
+            data.fold_rule,
+            data.num_folds,
+            data.fold_subjects,
+            data.test_split,
+            deal=not data.folds_file,
+        ),
         data.extra,
         data.extra_manual_dir,
     )

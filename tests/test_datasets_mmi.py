@@ -158,16 +158,33 @@ def test_the_users_peaks_come_first(sessions, tmp_path, text):
     assert (found.missing, found.skipped) == ((), ())
 
 
-def test_lines_of_peaks_csv_that_do_not_fit_are_named(sessions, tmp_path):
+@pytest.mark.parametrize(
+    ('listed', 'expected'),
+    [
+        ((5,), [4, 5, 6]),
+        ((5, 5), [4, 5, 6]),
+        ((1,), [1, 2, 3]),  # the first frame is neutral
+        ((11,), [9, 10, 11]),  # the last
+        ((5, 7), [5, 7]),
+        ((2, 3, 9, 10), [2, 3, 9, 10]),
+    ],
+)
+@pytest.mark.parametrize('coded', [False, True])
+def test_a_single_frame_stands_for_the_peak_and_several_for_themselves(sessions, tmp_path, coded, listed, expected):
+    sessions(coded=coded)
+    (tmp_path / 'clips.csv').write_text(''.join(f'S001-001,{frame}\n' for frame in listed))
+    found = find(tmp_path)
+    assert frames(found)[1:] == expected
+    assert (found.missing, found.skipped) == ((), ())
+
+
+def test_frames_of_peaks_csv_that_a_clip_has_not_are_named(sessions, tmp_path):
     sessions()
-    (tmp_path / 'peaks.csv').write_text(
-        'clip,frame\nS001-001,12\nS001-001,4\nS001-001,0\nS009-009,3\n\nS001-001,apex\n'
-    )
+    (tmp_path / 'peaks.csv').write_text('clip,frame\nS001-001,12\nS001-001,4\nS001-001,0\nS009-009,3\n\n')
     found = find(tmp_path)
     assert frames(found) == [0, 4]
     assert found.missing == ('S009-009, which peaks.csv names',)
     assert found.skipped == (
-        "peaks.csv, line 7: 'S001-001,apex' is not like 'S042-004,30'",
         'S001-001 has no frame 0 that could be a peak, as listed',
         'S001-001 has no frame 12 that could be a peak, as listed',
     )
@@ -253,22 +270,96 @@ def test_clips_csv_restricts_and_peaks_csv_only_places(sessions, tmp_path):
     for number, name in enumerate(('S002-001', 'S002-002', 'S003-001'), 1):
         mmi.write_session(tmp_path, number, name, 1)
     mmi.write_session(tmp_path, 900, 'S003-200', 6, still=True)
-    (tmp_path / 'peaks.csv').write_text('S001-001,2\nS002-001,3\nS003-001,4\n')
+    (tmp_path / 'peaks.csv').write_text('S001-001,4\nS002-001,3\nS003-001,4\n')
     assert find(tmp_path).edition == '4 clips and 1 stills of 3 persons'
     (tmp_path / 'clips.csv').write_text('clip,frame\nS001-001\ns002-001.avi,8\nS009-001,1\n')
     found = find(tmp_path)
     assert found.edition == '2 clips of 2 persons, without 3 clips that clips.csv does not name'
-    assert frames(found) == [0, 2]  # clips.csv tells no frame: the one of peaks.csv
-    assert frames(found, 'S002-001') == [0, 8]  # the frame of clips.csv comes first
+    assert frames(found) == [0, 3, 4, 5]  # clips.csv tells no frame: the one of peaks.csv
+    assert frames(found, 'S002-001') == [0, 7, 8, 9]  # the frame of clips.csv comes first
     assert found.missing == ('S009-001, which clips.csv names',)
     assert found.skipped == ('3 clips that clips.csv does not name: S002-002, S003-001, S003-200',)
 
 
-@pytest.mark.parametrize('text', ['', 'clip,frame\n', 'S009-001,3\n'])
-def test_a_clips_csv_that_leaves_nothing_is_refused(sessions, tmp_path, text):
+@pytest.mark.parametrize('name', ['clips.csv', 'peaks.csv'])
+def test_lists_may_come_from_any_spreadsheet(sessions, tmp_path, name):
+    sessions(frames=15)
+    mmi.write_session(tmp_path, 1, 'S002-001', 1)
+    lines = [
+        '\ufeff"clip","frame"',
+        'S001-001,2,',
+        '"S001-001", "3",,',
+        's001-001;4',
+        'S001-001.avi\t5',
+        "'S001-001',6",
+    ]
+    (tmp_path / name).write_text('\r\n'.join([*lines, '', ' , ', 'S001_001_007.png,', '"S002-001"']))
+    found = find(tmp_path)
+    assert frames(found) == [0, 2, 3, 4, 5, 6, 7]
+    assert len(frames(found, 'S002-001')) == 4
+    assert (found.missing, found.skipped) == ((), ())
+
+
+@pytest.mark.parametrize('name', ['clips.csv', 'peaks.csv'])
+@pytest.mark.parametrize(
+    ('line', 'place'),
+    [
+        ('S01-001', 1),
+        ('001-001,4', 1),
+        ('S01-001', 2),
+        ('S001-001,7,anger', 2),
+        ('S001-001,apex', 2),
+        ('S001-001,-4', 2),
+        ('S001-001,4.5', 2),
+        ('S001_001_004.png,4', 2),
+        (',4', 2),
+        ('clip,frame', 2),
+        ('S001-001 4', 2),
+    ],
+)
+def test_a_line_of_a_list_that_cannot_be_read_is_refused(sessions, tmp_path, name, line, place):
     sessions()
+    (tmp_path / name).write_text('\n'.join(['S001-001,4'] * (place - 1) + [line, 'S001-001,5']))
+    with pytest.raises(UserError, match=rf"{name}: not like 'S042-004,30' or .*png': line {place}: '{line}'$"):
+        find(tmp_path)
+
+
+def test_of_many_lines_that_cannot_be_read_some_are_shown(sessions, tmp_path):
+    sessions()
+    (tmp_path / 'clips.csv').write_text('clip\n' + 'who\n' * 8 + '"' + 'x' * 200_000)
+    with pytest.raises(UserError, match=r"line 2: 'who', .*line 6: 'who' and 4 more$"):
+        find(tmp_path)
+
+
+def test_a_listed_clip_that_cannot_be_used_is_not_called_missing(sessions, tmp_path):
+    sessions()
+    mmi.write_session(tmp_path, 1, 'S002-001', 9)
+    mmi.write_session(tmp_path, 2, 'S002-002', 1, view='1')
+    (mmi.write_session(tmp_path, 3, 'S002-003', 1) / 'session.xml').unlink()
+    (tmp_path / 'clips.csv').write_text('S001-001\nS002-001\nS002-002\nS002-003\nS002-004\n')
+    found = find(tmp_path)
+    assert found.missing == ('S002-004, which clips.csv names',)
+    assert found.skipped == (
+        f'{mmi.OUTER}/Sessions/3/S002-003.avi: the view is unknown: session.xml is missing',
+        'S002-001, which clips.csv names, shows no basic emotion',
+        'S002-002, which clips.csv names, is a profile view',
+    )
+
+
+@pytest.mark.parametrize(
+    ('text', 'reason'),
+    [
+        ('', 'it is empty'),
+        ('clip,frame\n', 'it is empty'),
+        ('S009-001,3\n', 'S009-001, which clips.csv names, is not there'),
+        ('S009-001\nS002-001\n', 'S002-001, which clips.csv names, shows no basic emotion'),
+    ],
+)
+def test_a_clips_csv_that_leaves_nothing_is_refused(sessions, tmp_path, text, reason):
+    sessions()
+    mmi.write_session(tmp_path, 1, 'S002-001', 9)
     (tmp_path / 'clips.csv').write_text(text)
-    with pytest.raises(UserError, match=r'clips\.csv names none of the 1 clips that could be used$'):
+    with pytest.raises(UserError, match=rf'clips\.csv names none of the 1 clips that could be used \({reason}\)$'):
         find(tmp_path)
 
 

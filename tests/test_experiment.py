@@ -1,12 +1,15 @@
 """What makes a workdir refuse a run, beside its config."""
 
+import json
 from unittest import mock
 
+import ml_collections
 import numpy as np
 import pytest
 
 from configs import base
-from fn2en_jax import experiment
+from fn2en_jax import experiment, finished
+from fn2en_jax.data.examples import Examples
 from fn2en_jax.data.sources import Data
 from fn2en_jax.errors import UserError
 from tests import faces, tiny_config
@@ -29,12 +32,58 @@ def test_the_bytes_of_the_weights_are_part_of_a_run(tmp_path):
     assert mark('scratch')['face_net_weights'] == ''  # which reads no weights
 
 
+def test_a_finished_run_is_opened_with_its_own_images_only(caplog):
+    data = Data(faces.make(6), None, {'expressions': 'a', 'identities': '', 'stored_bytes': '7'})
+
+    def open_again(trust=False, **marks):
+        finished._check_fingerprint('run', ml_collections.ConfigDict({'data_fingerprint': marks}), data, trust)
+
+    for marks in ({'expressions': 'a', 'stored_bytes': '7'}, {'expressions': 'a'}):
+        open_again(**marks)
+    with pytest.raises(UserError, match=r'that run was trained on \(the stored images have another number of bytes\);'):
+        open_again(expressions='a', stored_bytes='8')
+    with pytest.raises(UserError, match=r'that run was trained on \(b\), but a;'):
+        open_again(expressions='b', stored_bytes='7')
+    assert not caplog.text
+    open_again(trust=True, expressions='a', stored_bytes='8')
+    assert 'another number of bytes' in caplog.text
+
+
 @pytest.mark.parametrize(('power', 'explained'), [(4.0, {'test_explained': 0.75}), (0.0, {})])
 def test_what_a_student_explains_of_a_dead_teacher_is_not_asked(power, explained):
     run = mock.Mock()
     run._evaluate.return_value = {'loss': np.ones(3), 'target_power': np.full(3, power)}
     stage = mock.Mock(watched_part='test')
     assert experiment.Run._curve_point(run, stage, None, None, None) == {'test_loss': 1.0, **explained}
+
+
+@pytest.mark.parametrize('source', ['csv', 'ckplus', 'tfd'])
+def test_a_folds_file_that_shares_persons_is_refused_for_every_set(tmp_path, source):
+    config = tiny_config.get_config()
+    config.data.update(source=source, folds_file=str(tmp_path / 'folds.json'))
+    entry = {'name': 'mine', 'test_files': ['b.png', 'c.png']}
+    (tmp_path / 'folds.json').write_text(json.dumps({'folds': [entry]}))
+    examples = Examples(
+        np.zeros((4, 2, 2, 1), np.uint8),
+        np.array([0, 1, 0, 1], np.int32),
+        ('anger', 'joy'),
+        ('a', 'a', 'b', 'b'),
+        ('a.png', 'b.png', 'c.png', 'd.png'),
+        splits=('train', 'test', 'test', 'train') if source == 'tfd' else None,
+    )
+    with pytest.raises(UserError, match='mine both trains on and tests a, b: keep each person in one fold'):
+        experiment.all_folds(config, Data(examples, None, {}))
+
+
+@pytest.mark.parametrize('features', [(4,) * 6, (), (4, 0)])
+def test_an_expression_net_that_no_image_survives_is_refused(features):
+    config = tiny_config.get_config()
+    config.data.update(stored_size=36, crop_size=32)
+    config.expression_net.features = (4,) * 5
+    experiment.check(config)
+    config.expression_net.features = features
+    with pytest.raises(UserError, match=r'^config\.expression_net\.features is .*; it must be 1 to 5 positive numbers'):
+        experiment.check(config)
 
 
 def test_a_folds_file_excludes_rules_for_folds(tmp_path):

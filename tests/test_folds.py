@@ -84,6 +84,15 @@ def test_a_person_trained_on_and_watched_is_refused():
         run(examples)
 
 
+def test_a_person_watched_and_tested_is_refused(warnings):
+    examples = make([0, 1, 1, 1], ['a', 'b', 'c', 'c'], splits=['train', 'train', 'validation', 'test'])
+    with pytest.raises(UserError, match='test both validates with and tests c: keep each person in one fold'):
+        run(examples)
+    warnings.clear()
+    folds_lib.make_folds(examples, num_folds=5, seed=0, published=True)
+    assert warnings == ['test both validates with and tests c, as the published protocol has it']
+
+
 def test_given_folds():
     examples = make([0, 1, 1, 0], ['a', 'a', 'b', 'b'], folds=[1, 1, 0, 0])
     assert as_lists(run(examples)) == [('fold0', [0, 1], [2, 3]), ('fold1', [2, 3], [0, 1])]
@@ -276,6 +285,61 @@ def test_unreadable_folds_file(many, tmp_path, data, message):
         path.write_bytes(data)
     with pytest.raises(UserError, match=message):
         folds_lib.read_json(path, many)
+
+
+@pytest.mark.parametrize('given', ['folds', 'splits'])
+def test_only_a_division_that_came_with_a_published_set_is_warned_of(given, warnings):
+    columns = {'folds': [0, 0, 1, 1], 'splits': ['test', 'test', 'train', 'train']}
+    examples = make([0, 1, 0, 1], ['a', 'b', 'b', 'c'], **{given: columns[given]})
+    if given == 'folds':  # dealt by us
+        with pytest.raises(UserError, match='fold0 both trains on and tests b'):
+            folds_lib.make_folds(examples, num_folds=2, seed=0, published=True)
+        return
+    (fold,) = folds_lib.make_folds(examples, num_folds=5, seed=0, published=True)
+    assert warnings == ['test both trains on and tests b, as the published protocol has it']
+    content = folds_lib.to_json([fold], examples)
+    folds_lib.from_json(content, examples, published=True)
+    assert len(warnings) == 2
+    with pytest.raises(UserError, match=r'^mine: test both trains on and tests b: keep each person in one fold'):
+        folds_lib.from_json(content, examples, source='mine')
+
+
+def official(*words: str) -> Examples:
+    return dataclasses.replace(make([i % 2 for i in range(len(words))]), official_folds=words)
+
+
+@pytest.mark.parametrize(
+    ('lists', 'told'),
+    [
+        ({}, ['mine: fold x trains on 1 images that the set keeps for validation']),
+        ({'validation_files': ['c.png']}, []),
+        ({'unused_files': ['c.png']}, []),
+    ],
+)
+@pytest.mark.parametrize('brought', ['splits', 'official_folds'])
+def test_training_on_the_validation_images_of_the_set_is_told(brought, lists, told, warnings):
+    examples = make([0, 1, 0, 1], splits=['train', 'train', 'validation', 'test'])
+    if brought == 'official_folds':
+        examples = official('te', 'tt', 'vt', 'et')
+    folds_lib.from_json({'folds': [{**entry('x', 'd.png'), **lists}]}, examples, source='mine')
+    assert [text.split(';')[0] for text in warnings] == told
+
+
+def test_several_folds_test_no_more_and_no_less_than_the_official_ones():
+    examples = official('tee', 'ttt', 'tte', 'ett', 'ett', 'tet')  # a is tested twice, b never
+
+    def read(*lists: str):
+        entries = [entry(f'x{k}', *(f'{letter}.png' for letter in letters)) for k, letters in enumerate(lists)]
+        return folds_lib.from_json({'folds': entries}, examples, source='mine')
+
+    assert [fold.test.tolist() for fold in read('de', 'af', 'ac')] == [[3, 4], [0, 5], [0, 2]]
+    read('de', 'abf', 'c')
+    with pytest.raises(UserError, match=r"mine: 'd\.png' is tested 3 times"):
+        read('de', 'de', 'de')
+    with pytest.raises(UserError, match=r"mine: 'a\.png' is tested 3 times"):
+        read('ade', 'af', 'ac')
+    with pytest.raises(UserError, match=r"mine: 'c\.png' is in the data but no fold tests it"):
+        read('de', 'af')
 
 
 # ------------------------------------------------------------------- persons in both sets

@@ -215,10 +215,36 @@ def test_what_a_set_does_not_offer_is_refused(name, choice, message):
         protocols.apply(name, ckplus(), choice)
 
 
+def test_the_training_part_is_not_tested():
+    fer = examples(list(protocols.WITH_NEUTRAL) * 2, splits=('train',) * 7 + ('test',) * 7)
+    with pytest.raises(
+        UserError, match=r"config\.data\.test_split is 'train', which fer2013 trains on; use validation or"
+    ):
+        protocols.apply('fer2013', fer, Choice(test='train'))
+
+
 def test_subjects_are_not_chosen_where_the_set_brings_its_division():
     fer = examples(list(protocols.WITH_NEUTRAL) * 2, splits=('train',) * 7 + ('test',) * 7)
     with pytest.raises(UserError, match="fold_subjects is 'chosen', but fer2013 brings its own division"):
         protocols.apply('fer2013', fer, Choice(subjects='chosen'))
+
+
+@pytest.mark.parametrize('known', [True, False])
+def test_with_a_folds_file_nobody_is_dealt(known):
+    """Three persons, whom ten folds would not fit, or nobody whom any would."""
+    labels = ['anger', 'happiness'] * 3
+    few = examples(labels, subjects=tuple('aabbcc') if known else None)
+    with pytest.raises(UserError, match='cannot make 10 folds of 3 persons' if known else 'names no persons'):
+        protocols.apply('ckplus', few, Choice())
+    chosen = protocols.with_classes(few, ('anger', 'happiness'))
+    kept = protocols.apply('ckplus', few, Choice(deal=False))
+    joined = protocols.join(
+        dataclasses.replace(kept, labels=chosen.labels, class_names=chosen.class_names), few, 'more'
+    )
+    entries = [{'name': f'x{k}', 'test_files': [f'{2 * k}.png', f'{2 * k + 1}.png']} for k in range(3)]
+    made = folds.from_json({'folds': entries}, joined)
+    assert [fold.test.tolist() for fold in made] == [[0, 1], [2, 3], [4, 5]]
+    assert all(set(fold.train) >= set(range(6, 12)) for fold in made)  # the extra images
 
 
 def test_folds_cannot_be_dealt_without_persons():

@@ -16,6 +16,7 @@ from fn2en_jax.data.protocols import Choice
 from fn2en_jax.data.records import Tree
 from fn2en_jax.errors import UserError
 from tests.trees import ckplus as tree
+from tests.trees import mmi as mmi_tree
 from tests.trees import rafdb as rafdb_tree
 from tests.trees import sfew as sfew_tree
 
@@ -214,11 +215,17 @@ def test_a_set_behind_links_is_the_set(tmp_path):
 def test_other_pixels_under_the_same_names_are_another_set(tmp_path):
     marks = []
     for name, draw in (('a', None), ('b', None), ('c', lambda *who: tree.noise(*who)[::2])):
-        tree.write(tmp_path / name / 'download', subjects=1, **({'draw': draw} if draw else {}))
+        tree.write(tmp_path / name / 'download', subjects=2, **({'draw': draw} if draw else {}))
         wanted = sources.Wanted('ckplus', manual_dir=str(tmp_path / name / 'download'), choice=Choice(num_folds=2))
         reading = sources.Reading(str(tmp_path / name / 'data'), 32, 1, 1 << 30, {}, faces='none')
-        marks.append(sources._load_published('ckplus', wanted.manual_dir, reading).mark)
+        data = sources.open_data(wanted, reading, need_identities=False)
+        assert data.is_of(data.fingerprint)
+        assert data.is_of({'expressions': data.fingerprint['expressions']})
+        marks.append(data.fingerprint)
     assert marks[0] == marks[1] != marks[2]
+    assert not data.is_of(marks[0])
+    # Only the bytes differ, and they are apart: an encoder may do that, too.
+    assert {**marks[0], 'stored_bytes': marks[2]['stored_bytes']} == marks[2]
 
 
 def test_an_absent_folder_says_where_to_get_the_set(tmp_path):
@@ -227,6 +234,33 @@ def test_an_absent_folder_says_where_to_get_the_set(tmp_path):
             published.prepare(CKPLUS, published.Place(manual_dir, str(tmp_path)), STEP)
     with pytest.raises(UserError, match='unknown data set'):
         published.find('ck++')
+
+
+def test_a_stored_set_tells_of_other_lists_than_its_own(tmp_path, caplog):
+    download, other = tmp_path / 'download', tmp_path / 'other'
+    mmi_tree.write(download, subjects=1, labels=['fear', 'anger'], frames=4)
+    (download / 'clips.csv').write_text('S001-001\n')
+    shutil.copytree(download, other)
+    mmi = DATASETS['mmi']
+    where = published.prepare(mmi, place(tmp_path), STEP).data_path
+
+    def told(folder):
+        caplog.clear()
+        builder = published.prepare(mmi, place(tmp_path, folder), STEP)
+        assert builder.info.metadata['stored']['fear'] == 3
+        return caplog.text
+
+    assert told('download') == told('other') == told('nowhere') == ''
+    (other / 'peaks.csv').write_text('S001-001,2\n')
+    assert 'MMI was prepared with another peaks.csv than' in told('other')
+    (download / 'clips.csv').write_text('S001-002\n')
+    assert 'MMI was prepared with another clips.csv than' in told('download')
+    assert f'prepare into another data_dir or delete {where}' in caplog.text
+    (download / 'clips.csv').unlink()
+    assert 'another clips.csv' in told('download')
+    caplog.clear()
+    published.prepare(mmi, published.Place('', str(tmp_path / 'data')), STEP)
+    assert not caplog.text
 
 
 def test_long_lists_are_cut(tmp_path):

@@ -6,8 +6,10 @@ import json
 
 import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
-from fn2en_jax import literature, metrics, report_table, results
+from fn2en_jax import compare, literature, metrics, report_table, results
 from fn2en_jax.data import protocols
 from fn2en_jax.errors import UserError
 
@@ -81,6 +83,72 @@ def test_a_fold_per_workdir_makes_the_same_table(whole, tmp_path):
     assert 'FN2EN' in (tmp_path / 'merged' / 'results.txt').read_text()
 
 
+@pytest.fixture
+def parts(tmp_path):
+    return [write(tmp_path / f't{k}', {f'fold{k}': {'fn2en': (9, 1)}}, fold=str(k)) for k in (0, 1)]
+
+
+def merge_into(folder, parts):
+    report_table.merge(folder, *report_table.joined(parts), report_table.joined_folds(parts), parts)
+
+
+def test_a_fuller_result_is_not_replaced(parts, tmp_path):
+    merge_into(tmp_path / 'merged', parts[:1])
+    merge_into(tmp_path / 'merged', parts)  # which holds more
+    before = (tmp_path / 'merged/results.json').read_bytes()
+    with pytest.raises(UserError, match='merged holds fold1 of fn2en, which would be lost: name the workdirs of all'):
+        merge_into(tmp_path / 'merged', parts[:1])
+    assert (tmp_path / 'merged/results.json').read_bytes() == before
+    merge_into(tmp_path / 'merged', parts[::-1])
+
+
+def test_other_encoders_make_no_other_experiment(parts, tmp_path):
+    for k, part in enumerate(parts):
+        config = json.loads((part / 'config.json').read_text())
+        config['data_fingerprint'] = {'expressions': 'a', 'stored_bytes': str(1000 + k)}
+        (part / 'config.json').write_text(json.dumps(config))
+    merge_into(tmp_path / 'merged', parts)
+    merge_into(tmp_path / 'merged', parts[::-1])
+    assert json.loads((tmp_path / 'merged/config.json').read_text())['data_fingerprint'] == {'expressions': 'a'}
+
+
+@pytest.mark.parametrize('trace', ['metrics.jsonl', 'fold0/stage1/', 'face_net/12/'])
+def test_nothing_is_joined_into_a_workdir(parts, tmp_path, trace):
+    link = tmp_path / 'link'
+    link.symlink_to(parts[1])
+    for folder in (parts[0], link):
+        with pytest.raises(UserError, match='is one of the workdirs to be joined'):
+            merge_into(folder, parts)
+    place = tmp_path / 'run' / trace
+    place.parent.mkdir(parents=True)
+    place.mkdir() if trace.endswith('/') else place.touch()
+    with pytest.raises(UserError, match='run is the workdir of a run of its own'):
+        merge_into(tmp_path / 'run', parts)
+    assert not (tmp_path / 'run/results.json').exists()
+
+
+def test_folds_that_some_methods_lack_are_told(tmp_path):
+    folds = {'fold0': {'fn2en': (9, 1), 'scratch': (8, 2)}, 'fold1': {'scratch': (5, 5)}}
+    _, found = report_table.joined([write(tmp_path / 'run', folds)])
+    assert report_table.missing(FOLDS, found) == ['fold1 of fn2en', 'fold2']
+
+
+@pytest.mark.parametrize('name', report_table.FORMATS)
+def test_figures_on_validation_images_are_shown_where_there_are_any(whole, name, capsys):
+    keys = ('methods', 'fn2en', 'folds')
+    flags.FLAGS.mark_as_parsed()
+    with flagsaver.flagsaver(format=name):
+        report_table.main([str(whole)])
+        assert 'validation' not in capsys.readouterr().out
+        for fold, hits in (('fold0', 9), ('fold1', 6)):
+            spoil(whole, *keys, fold, 'validation', value=score(hits, 10 - hits))
+        report_table.main([str(whole)])
+    (line,) = [line for line in capsys.readouterr().out.split('\n') if 'FN2EN, validation images' in line]
+    spread = '75.0 $\\pm$ 21.2' if name == 'latex' else '75.0 ± 21.2'  # by hand: 90 and 60
+    assert spread in line
+    assert literature.on_validation(report_table.joined([whole])[1])[0][2:] == ('50.0 ± 0.0', '', '', '2')
+
+
 def test_workdirs_of_two_experiments_are_not_joined(whole, tmp_path):
     other = write(tmp_path / 'other', {'fold2': {'fn2en': (9, 1)}}, learning_rate=0.2)
     with pytest.raises(UserError, match=r'other is of another experiment than .*learning_rate \(0.1 .*0.2'):
@@ -90,7 +158,7 @@ def test_workdirs_of_two_experiments_are_not_joined(whole, tmp_path):
         report_table.joined([whole, same])
     with pytest.raises(UserError, match='does not exist'):
         report_table.joined([tmp_path / 'nowhere'])
-    (other / 'folds.json').write_text('{}')
+    (other / 'folds.json').write_text('{"folds": []}')
     with pytest.raises(UserError, match='other has other folds'):
         report_table.joined_folds([whole, other])
 
@@ -99,6 +167,63 @@ def test_workdirs_of_two_experiments_are_not_joined(whole, tmp_path):
 def test_a_workdir_without_results_is_refused(whole, content):
     (whole / 'results.json').write_text(content)
     with pytest.raises(UserError, match='holds no results'):
+        report_table.joined([whole])
+
+
+def spoil(folder, *keys, value=None):
+    """Replaces one entry of results.json, or takes it away."""
+    content = json.loads((folder / 'results.json').read_text())
+    place = content
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    if value is None:
+        del place[keys[-1]]
+    (folder / 'results.json').write_text(json.dumps(content))
+
+
+FIGURES = ('methods', 'fn2en', 'folds', 'fold0')
+
+
+@pytest.mark.parametrize(
+    ('keys', 'value', 'fault'),
+    [
+        (('methods',), {'scratch': {}}, "there are no folds of a method 'scratch'"),
+        (('methods',), {'scratch': []}, "there are no folds of a method 'scratch'"),
+        (('methods',), [1], 'it has no methods'),
+        (('methods', 'other'), {'folds': {'fold0': {}}}, "there are no folds of a method 'other'"),
+        (('methods', 'fn2en', 'folds'), {}, "there are no folds of a method 'fn2en'"),
+        (FIGURES, 'x', 'fold0 of fn2en has no figures'),
+        ((*FIGURES, 'confusion_matrix'), None, 'fold0 of fn2en has no figures'),
+        ((*FIGURES, 'confusion_matrix'), [[1, 0], [0, 1]], 'fold0 of fn2en has no figures'),
+        ((*FIGURES, 'confusion_matrix'), [['1'] * 8] * 8, 'fold0 of fn2en has no figures'),
+        ((*FIGURES, 'confusion_matrix'), [[0] * 8] * 8, 'fold0 of fn2en has no figures'),
+        ((*FIGURES, 'accuracy'), float('nan'), 'fold0 of fn2en has no figures'),
+        ((*FIGURES, 'macro_f1'), None, 'fold0 of fn2en has no figures'),
+        ((*FIGURES, 'sequence_accuracy'), 0.5, 'fold0 of fn2en has no figures'),
+        ((*FIGURES, 'validation'), {'accuracy': 1}, 'fold0 of fn2en has no figures'),
+        (('class_names',), 'abcdefgh', 'it has no class names'),
+        (('seconds',), [1], 'its seconds are no numbers'),
+        (('commands',), [1], 'its commands are no texts'),
+    ],
+)
+def test_damaged_results_are_refused(whole, keys, value, fault):
+    spoil(whole, *keys, value=value)
+    for tool in (report_table.joined, lambda folders: compare.main([str(folder) for folder in folders])):
+        with pytest.raises(UserError) as caught:
+            tool([whole])
+        assert (
+            str(caught.value) == f'{whole}/results.json is damaged ({fault}); delete it and run the same command again'
+        )
+
+
+@pytest.mark.parametrize('content', ['[]', '{}', '{"data": 1, "folds": 1}', '{"data": {}, "folds": [1]}'])
+def test_damaged_settings_and_folds_are_refused(whole, content):
+    (whole / 'folds.json').write_text(content)
+    with pytest.raises(UserError, match=r'folds\.json is damaged'):
+        report_table.joined_folds([whole])
+    (whole / 'config.json').write_text(content)
+    with pytest.raises(UserError, match=r'config\.json is damaged'):
         report_table.joined([whole])
 
 

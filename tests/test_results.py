@@ -53,6 +53,14 @@ def test_figures_on_validation_images_are_joined_by_themselves():
     assert 'validation' not in results.table({'scratch': results.summarise(folds, NAMES)}, NAMES)
 
 
+def test_validation_figures_of_some_folds_do_not_stand_for_all():
+    watched = {**fold([[1, 1], [0, 2]]), 'validation': fold([[1, 0], [0, 3]])}
+    joined = results.summarise({'fold0': watched, 'fold1': fold([[2, 0], [1, 0]])}, NAMES)
+    assert 'validation' not in joined
+    assert joined['folds']['fold0'] == watched
+    assert 'validation' in results.summarise({'fold0': watched}, NAMES)
+
+
 def test_one_fold_has_no_spread():
     joined = results.summarise({'test': fold([[1, 1], [0, 2]])}, NAMES)
     assert set(joined['std'].values()) == {0.0}

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from fn2en_jax import stages as stages_lib
 from fn2en_jax import trees
 from fn2en_jax.data.folds import Fold, all_data
 from fn2en_jax.data.sources import Data
@@ -128,6 +129,13 @@ def test_unlabelled_faces_join_stage_1_without_labels():
     np.testing.assert_array_equal(stage.train.images[20:], IDENTITIES.images)
     assert stage.watched.files == EXAMPLES.files[20:]
     assert not set(stage.watched.files) & set(stage.train.files[:20])
+
+
+@pytest.mark.parametrize('folds_file', ['', 'mine.json'])
+def test_persons_are_dealt_unless_a_file_says_who_is_tested(folds_file):
+    config = tiny_config.get_config()
+    config.data.folds_file = folds_file
+    assert stages_lib._wanted(config.data).choice.deal == (not folds_file)
 
 
 def test_what_cannot_be_is_refused():

@@ -1,6 +1,7 @@
 """Which examples train a net and which test it: person-independent folds, made, checked, written, read."""
 
 import dataclasses
+import itertools
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -48,8 +49,8 @@ def make_folds(examples: Examples, *, num_folds: int, seed: int, published: bool
     Official folds are taken as they are, a given split is a single fold, given fold numbers are one fold each (-1 is
     trained on in all of them). Otherwise the examples are distributed so that each person stays in one fold and the
     class proportions are as equal as that allows; where persons are unknown, by class alone, with a warning.
-    `num_folds` and `seed` matter only then. `published`: whether a protocol of the field prescribes who is tested, so
-    that a person on both sides is warned of and not refused.
+    `num_folds` and `seed` matter only then. `published`: whether this is a published set, whose own official folds or
+    split are used as they are: a person on both sides is then warned of and not refused.
 
     Raises:
       UserError: a fold without test or training image, a person on both sides, a class without training
@@ -57,7 +58,7 @@ def make_folds(examples: Examples, *, num_folds: int, seed: int, published: bool
     """
     if examples.official_folds is not None:
         folds: tuple[Fold, ...] = _official(examples.official_folds)
-    elif examples.splits is not None and any(examples.splits):
+    elif _brings_folds(examples):
         folds = (_split(examples),)
     elif examples.folds is not None:
         folds = _given(examples.folds)
@@ -108,11 +109,14 @@ def to_json(folds: Sequence[Fold], examples: Examples) -> dict[str, Any]:
 def from_json(content: Any, examples: Examples, *, source: str = 'folds', published: bool = False) -> tuple[Fold, ...]:
     """Reads folds in the form of `to_json`; of each fold only `name` and `test_files` are needed.
 
-    What a fold neither tests nor lists as validation or unused, it trains on. `published`: as for `make_folds`.
+    What a fold neither tests nor lists as validation or unused, it trains on. `published`: whether these are the folds
+    that `make_folds` made of a published set, and not a user's own, of which a person on both sides is always refused.
+
+    A fold is warned of that trains on what the set keeps for validation beside the images that the fold tests.
 
     Raises:
-      UserError: naming `source`, for another form, a file that the set lacks, a file tested twice, with
-        several folds a file never tested, and whatever `make_folds` refuses.
+      UserError: naming `source`, for another form, a file that the set lacks, a file tested twice (or more often than
+        the set's official folds test it), with several folds a file never tested, and whatever `make_folds` refuses.
     """
     entries = content.get('folds') if isinstance(content, Mapping) else None
     if not isinstance(entries, list) or not entries or not all(_is_entry(entry) for entry in entries):
@@ -127,13 +131,14 @@ def from_json(content: Any, examples: Examples, *, source: str = 'folds', publis
     for name, lists in zip(names, zip(tested, watched, unused, strict=True), strict=True):
         if (twice := np.sum(lists, axis=0) > 1).any():
             raise UserError(f'{source}: fold {name} has {examples.files[int(np.argmax(twice))]!r} in two of its lists')
-    if examples.official_folds is None:
-        _check_tested(tested, examples, source)
+    _check_tested(tested, examples, source)
     folds = tuple(
         Fold(name, np.flatnonzero(~test & ~watch & ~left), np.flatnonzero(test), np.flatnonzero(watch))
         for name, test, watch, left in zip(names, tested, watched, unused, strict=True)
     )
     _check(folds, examples, source, published=published)
+    for fold in folds:
+        _warn_of_validation(fold, examples, source)
     return folds
 
 
@@ -243,13 +248,39 @@ def _listed(entry: Mapping[str, Any], key: str, place: Mapping[str, int], source
 
 
 def _check_tested(tested: Sequence[np.ndarray], examples: Examples, source: str) -> None:
-    """Every example that may be tested must be, once, where there are several folds."""
+    """Every example that may be tested must be, once, where there are several folds.
+
+    Official folds may test an example several times, or never: those of the file may do the same.
+    """
     times = np.sum(tested, axis=0)
-    if (times > 1).any():
-        raise UserError(f'{source}: {examples.files[int(np.argmax(times > 1))]!r} is tested twice')
-    untested = (times == 0) & _may_be_tested(examples)
+    most = np.ones(len(examples), np.int64)
+    may = _may_be_tested(examples)
+    if examples.official_folds is not None:
+        official = np.array([word.count('e') for word in examples.official_folds])
+        most, may = np.maximum(official, 1), may & (official > 0)
+    if (often := times > most).any():
+        first = int(np.argmax(often))
+        words = 'twice' if times[first] == 2 else f'{times[first]} times'
+        raise UserError(f'{source}: {examples.files[first]!r} is tested {words}')
+    untested = (times == 0) & may
     if len(tested) > 1 and untested.any():
         raise UserError(f'{source}: {examples.files[int(np.argmax(untested))]!r} is in the data but no fold tests it')
+
+
+def _warn_of_validation(fold: Fold, examples: Examples, source: str) -> None:
+    if examples.official_folds is not None:  # of which those matter that test the same images
+        own = [one for one in _official(examples.official_folds) if np.isin(fold.test, one.test).all()]
+    else:
+        own = [_split(examples)] if _brings_folds(examples) else []
+    for one in own:
+        if count := int(np.isin(fold.train, one.validation).sum()):
+            logging.warning(
+                '%s: fold %s trains on %d images that the set keeps for validation; '
+                'list them as its validation_files, or as its unused_files',
+                source,
+                fold.name,
+                count,
+            )
 
 
 def _check(folds: Sequence[Fold], examples: Examples, source: str = '', *, published: bool = False) -> None:
@@ -266,18 +297,23 @@ def _check(folds: Sequence[Fold], examples: Examples, source: str = '', *, publi
                 'give the class more images of more persons, or use other folds'
             )
         if examples.subjects is not None:
-            _check_persons(fold, examples.subjects, where, published)
+            _check_persons(fold, examples.subjects, where, published and _brings_folds(examples))
     if len(folds) > 1 and examples.official_folds is None:
         _check_exhaustive(folds, _may_be_tested(examples), where)
 
 
 def _check_persons(fold: Fold, subjects: Sequence[str], where: str, published: bool) -> None:
     persons = {part: {subjects[i] for i in ids} for part, ids in fold.parts.items()}
-    verbs = {'test': 'tests', 'validation': 'validates with'}
-    for part in persons.keys() & verbs.keys():
-        if both := persons['train'] & persons[part]:
+    verbs = {'train': 'trains on', 'validation': 'validates with', 'test': 'tests'}
+    for one, other in itertools.combinations((part for part in verbs if part in persons), 2):
+        if both := persons[one] & persons[other]:
             shown = ', '.join(sorted(both)[:5])
-            _refuse_or_warn(f'{where}{fold.name} both trains on and {verbs[part]} {shown}', published)
+            _refuse_or_warn(f'{where}{fold.name} both {verbs[one]} and {verbs[other]} {shown}', published)
+
+
+def _brings_folds(examples: Examples) -> bool:
+    """Whether the set came with its division, so that its persons are not ours to keep apart."""
+    return examples.official_folds is not None or bool(examples.splits and any(examples.splits))
 
 
 def _may_be_tested(examples: Examples) -> np.ndarray:

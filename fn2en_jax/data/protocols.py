@@ -75,6 +75,7 @@ class Choice:
         subjects: whose IDs are dealt out: 'all' who are stored (in CK+ the 118 with a label), or 'chosen', who have an
             image of the chosen classes.
         test: the split that tests.
+        deal: whether persons are dealt to folds; False where a file of the user's says who is tested.
     """
 
     classes: int = 0
@@ -82,6 +83,7 @@ class Choice:
     num_folds: int = 10
     subjects: str = 'all'
     test: str = ''
+    deal: bool = True
 
 
 def apply(name: str, examples: Examples, choice: Choice) -> Examples:
@@ -103,6 +105,8 @@ def apply(name: str, examples: Examples, choice: Choice) -> Examples:
         if choice.subjects != 'all':
             raise UserError(f'config.data.fold_subjects is {choice.subjects!r}, but {name} brings its own division')
         return _official(name, chosen, choice.test or protocol.test)
+    if not choice.deal:  # all may be tested, unlike what `join` adds
+        return dataclasses.replace(chosen, folds=np.zeros(len(chosen), np.int32), splits=None, official_folds=None)
     dealt = examples if choice.subjects == 'all' else chosen
     return _dealt(name, chosen, dealt, rule, choice.num_folds)
 
@@ -187,6 +191,8 @@ def _classes(name: str, protocol: Protocol, choice: Choice) -> tuple[str, ...]:
 def _official(name: str, examples: Examples, test: str) -> Examples:
     if examples.official_folds is not None:
         return examples
+    if test == 'train':
+        raise UserError(f"config.data.test_split is 'train', which {name} trains on; use validation or test")
     if examples.splits is None or test not in examples.splits:
         there = ', '.join(sorted(set(examples.splits or ()) - {''})) or 'none'
         raise UserError(f'{name} has no split {test!r} to test on; its splits: {there}')

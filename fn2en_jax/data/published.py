@@ -3,6 +3,9 @@
 import contextlib
 import dataclasses
 import functools
+import hashlib
+import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from absl import logging
 from fn2en_jax.data import archives, preparation, store
 from fn2en_jax.data.alignment import FaceStep
 from fn2en_jax.data.builders.published_faces import PublishedConfig, PublishedFaces
-from fn2en_jax.data.datasets import DATASETS
+from fn2en_jax.data.datasets import DATASETS, LISTS
 from fn2en_jax.data.records import Dataset, Tree
 from fn2en_jax.errors import UserError
 
@@ -74,6 +77,8 @@ def prepare(
 ) -> tfds.core.DatasetBuilder:
     """The builder of the stored set, which is stored now if it is not yet.
 
+    A stored set that was prepared with other lists of the user's than those now in the folder is warned of.
+
     Args:
         dataset: which.
         place: from where to where.
@@ -86,7 +91,9 @@ def prepare(
         commands.Stopped: after Ctrl-C or SIGTERM; what is finished is kept.
     """
     if stored(dataset, place, faces):
-        return _builder(dataset, place, faces)
+        builder = _builder(dataset, place, faces)
+        _warn_of_lists(dataset, place, builder)
+        return builder
     source = _folder(dataset, place)
     root = Path(place.data_dir).expanduser()
     workshop = root / 'unfinished' / _name(dataset, faces)
@@ -95,12 +102,13 @@ def prepare(
             return _builder(dataset, place, faces)
         store.clear_killed(_builder(dataset, place, faces))
         unpacked = root / 'unpacked' / dataset.name
+        lists = _lists(dataset, source)
         found = dataset.find(Tree(source, archives.unpack(source, unpacked, _unpacking(progress), dataset.wants)))
         step = faces.step(found.faces or dataset.faces)
         told = progress and functools.partial(progress, f'preparing images of {dataset.name}')
         each = preparation.prepare(found.records, step, workshop, processes=processes, progress=told)
         with contextlib.closing(each) as prepared:
-            make = _make(dataset, faces, found=found, mode=step.mode, prepared=prepared)
+            make = _make(dataset, faces, found=found, mode=step.mode, prepared=prepared, lists=lists)
             builder = store.prepare(make, place.data_dir)
         preparation.clear(workshop)
         preparation.clear(unpacked)
@@ -148,6 +156,39 @@ def _listed(title: str, names: Sequence[str]) -> list[str]:
         return []
     more = [f'    ... and {len(names) - MAX_LISTED} more'] if len(names) > MAX_LISTED else []
     return [f'  {title} {len(names)}:', *(f'    {name}' for name in names[:MAX_LISTED]), *more]
+
+
+def _lists(dataset: Dataset, folder: Path) -> dict[str, str]:
+    """The digests of the user's own lists in the folder, by their names."""
+    if dataset.name not in LISTS:
+        return {}
+    tree = Tree(folder)
+    found = {name: path for name in LISTS[dataset.name] for _, path in itertools.islice(tree.match(re.escape(name)), 1)}
+    return {name: _digest(path) for name, path in found.items()}
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open('rb') as file:
+            return hashlib.file_digest(file, 'sha256').hexdigest()
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read ({error.strerror})') from error
+
+
+def _warn_of_lists(dataset: Dataset, place: Place, builder: tfds.core.DatasetBuilder) -> None:
+    folder, then = Path(place.manual_dir).expanduser(), builder.info.metadata.get('lists')
+    if not place.manual_dir or not folder.is_dir() or then is None:  # sets that are stored need no folder
+        return
+    now = _lists(dataset, folder)
+    if changed := [name for name in LISTS.get(dataset.name, ()) if then.get(name) != now.get(name)]:
+        logging.warning(
+            '%s was prepared with another %s than %s has now, which is not used; '
+            'prepare into another data_dir or delete %s',
+            dataset.title,
+            ' and '.join(changed),
+            folder,
+            builder.data_path,
+        )
 
 
 def _unpacking(progress: Progress | None) -> Progress | None:

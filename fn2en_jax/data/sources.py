@@ -29,7 +29,8 @@ class Data:
     Attributes:
         expressions: labelled faces.
         identities: faces of persons, for the face net; None when the run needs none.
-        fingerprint: of both, '' for identities that were not opened; changes when any word or a user's picture does.
+        fingerprint: of both, '' for identities that were not opened; changes when any word or a user's picture does. Of
+            published sets also 'stored_bytes', how many bytes their stored images have together.
         faces: how the faces of `expressions` were cut out: 'align', 'box' or 'none'.
         found: what was found in the download of a published set, line by line; empty for others.
     """
@@ -39,6 +40,12 @@ class Data:
     fingerprint: Mapping[str, str]
     faces: str = 'none'
     found: tuple[str, ...] = ()
+
+    def is_of(self, fingerprint: Mapping[str, str]) -> bool:
+        """Whether the labelled faces are those of a run's fingerprint; older ones do not know `stored_bytes`."""
+        now, then = self.fingerprint, fingerprint
+        stored = then.get('stored_bytes', '')
+        return now['expressions'] == then.get('expressions') and stored in ('', now.get('stored_bytes', ''))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,12 +131,14 @@ def open_data(wanted: Wanted, reading: Reading, *, need_identities: bool) -> Dat
     if source in OWN and (of_published := wanted.for_published()):
         raise UserError(f'config.data.{of_published[0]} is for published sets; config.data.source is {source!r}')
     labelled = _open_published(wanted, reading) if source in DATASETS else _open_expressions(wanted, reading)
+    marks = {'expressions': labelled.mark, 'identities': ''}
+    if labelled.num_bytes:
+        marks['stored_bytes'] = labelled.num_bytes
     if not (need_identities and (identities or source == SYNTHETIC)):
-        marks = {'expressions': labelled.mark, 'identities': ''}
         return Data(labelled.examples, None, marks, labelled.faces, labelled.found)
     persons = _open_identities(identities or SYNTHETIC, reading)
     _warn_of_shared(persons, labelled)
-    marks = {'expressions': labelled.mark, 'identities': persons.mark}
+    marks['identities'] = persons.mark
     return Data(labelled.examples, persons.examples, marks, labelled.faces, labelled.found)
 
 
@@ -146,13 +155,14 @@ def open_csv(path: str, class_names: tuple[str, ...], reading: Reading) -> Examp
 @dataclasses.dataclass(frozen=True)
 class _Opened:
     """A set, its fingerprint, what tells its files' bytes apart (nothing for rendered faces), how faces were cut, and
-    of a published set what was found."""
+    of a published set what was found and how many bytes its stored images have."""
 
     examples: Examples
     mark: str
     digests: frozenset[str] = frozenset()
     faces: str = 'none'
     found: tuple[str, ...] = ()
+    num_bytes: str = ''
 
 
 def _open_published(wanted: Wanted, reading: Reading) -> _Opened:
@@ -165,8 +175,9 @@ def _open_published(wanted: Wanted, reading: Reading) -> _Opened:
         return dataclasses.replace(opened, examples=examples)
     extra = _load_published(wanted.extra, wanted.extra_manual_dir, reading)
     joined = protocols.join(examples, extra.examples, wanted.extra)
-    found = opened.found + extra.found
-    return dataclasses.replace(opened, examples=joined, mark=f'{opened.mark}+{extra.mark}', found=found)
+    found, num_bytes = opened.found + extra.found, f'{opened.num_bytes}+{extra.num_bytes}'
+    mark = f'{opened.mark}+{extra.mark}'
+    return dataclasses.replace(opened, examples=joined, mark=mark, found=found, num_bytes=num_bytes)
 
 
 def _load_published(name: str, manual_dir: str, reading: Reading) -> _Opened:
@@ -178,12 +189,13 @@ def _load_published(name: str, manual_dir: str, reading: Reading) -> _Opened:
     published.warn(dataset, report)
     opened = _read(builder, reading)
     # The name of a published set says nothing of the edition that was prepared. Reading all pixels takes too long at
-    # every start; other pictures under the same names have another number of bytes.
-    examples, num_bytes = opened.examples, builder.info.splits[schema.SPLIT].num_bytes
-    content = [examples.files, examples.class_names, examples.labels.tolist(), num_bytes]
-    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    # every start; other pictures under the same names hardly ever have the same number of bytes. It is kept apart: the
+    # same pictures have another number where another build of the PNG encoder stored them.
+    examples, num_bytes = opened.examples, str(builder.info.splits[schema.SPLIT].num_bytes)
+    content = [examples.files, examples.class_names, examples.labels.tolist()]
+    mark = f'{opened.mark}/{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}'
     found = tuple(published.report_lines(dataset, report))
-    return dataclasses.replace(opened, mark=f'{opened.mark}/{digest}', faces=report['faces'], found=found)
+    return dataclasses.replace(opened, mark=mark, faces=report['faces'], found=found, num_bytes=num_bytes)
 
 
 def _open_expressions(wanted: Wanted, reading: Reading) -> _Opened:

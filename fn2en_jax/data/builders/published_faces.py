@@ -18,18 +18,19 @@ from fn2en_jax.errors import UserError
 class PublishedConfig(tfds.core.BuilderConfig):
     """Names one set and how its faces are cut: `ckplus-align-256-keep`.
 
-    found, mode and prepared are needed only where the set is not stored yet: what its folder holds, how faces are cut,
-    and per record what `preparation.prepare` yields.
+    found, mode, prepared and lists are needed only where the set is not stored yet: what its folder holds, how faces
+    are cut, per record what `preparation.prepare` yields, and the digests of the user's own lists by their names.
     """
 
     found: Found | None = dataclasses.field(default=None, repr=False)
     mode: str = dataclasses.field(default='', repr=False)
     prepared: Iterable[tuple[Record, Prepared]] = dataclasses.field(default=(), repr=False)
+    lists: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
 
 class PublishedFaces(InOrderBuilder):
     """TFDS builder of a published set; `info.metadata` is its report, see `report`, and with it `no_face_kept`,
-    how many of the images without a face were stored by their centres."""
+    how many of the images without a face were stored by their centres, and `lists`, the digests of the user's lists."""
 
     VERSION = tfds.core.Version(f'1.{preparation.VERSION}.0')
 
@@ -64,7 +65,8 @@ class PublishedFaces(InOrderBuilder):
         if not stored:
             first = (faults or faceless)[:1]
             raise UserError(f'no image can be used of {len(faults) + len(faceless)}; the first: {"".join(first)}')
-        self.info.metadata.update(report(config.found, config.mode, stored, faults, faceless), no_face_kept=kept)
+        told = report(config.found, config.mode, stored, faults, faceless)
+        self.info.metadata.update(told, no_face_kept=kept, lists=dict(config.lists))
 
     @property
     def told(self) -> bool:

@@ -6,6 +6,7 @@ from fn2en_jax.data.datasets.ckplus import CKPLUS
 from fn2en_jax.data.datasets.fer2013 import FER2013
 from fn2en_jax.data.datasets.ferplus import FERPLUS
 from fn2en_jax.data.datasets.jaffe import JAFFE
+from fn2en_jax.data.datasets.mmi import LISTS as MMI_LISTS
 from fn2en_jax.data.datasets.mmi import MMI
 from fn2en_jax.data.datasets.oulu_casia import OULU_CASIA
 from fn2en_jax.data.datasets.rafdb import RAFDB
@@ -28,3 +29,6 @@ _ALL = (
     JAFFE,
 )
 DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in _ALL}
+
+# Files of the user's own beside a download that decide what of it is stored, by the name of the set.
+LISTS: dict[str, tuple[str, ...]] = {MMI.name: MMI_LISTS}

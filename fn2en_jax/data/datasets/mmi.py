@@ -1,6 +1,7 @@
 """MMI: sessions of a clip (or stills) with metadata; an expression comes, peaks in the middle, and goes again."""
 
 import collections
+import csv
 import dataclasses
 import itertools
 import re
@@ -22,10 +23,14 @@ _APEX = '2'  # type of a marker: 0 neutral, 1 onset, 2 apex, 3 offset; a phase l
 _MEDIUM = (
     r'(?P<session>\d+)/(?P<stem>(?P<subject>S\d{3})-(?P<number>\d{3})[^/]*)\.(?:(?P<clip>avi)|(?P<still>jpe?g|png))'
 )
-_LISTED = re.compile(r'(S\d{3})[-_](\d{3})(?:\.avi)?(?:\s*[,;_]\s*(\d{1,6})(?:\.png)?)?', re.IGNORECASE)
+_LISTED = re.compile(r'(S\d{3})[-_](\d{3})(?:\.avi)?(?:_(\d{1,6})(?:\.png)?)?', re.IGNORECASE)  # first cell of a line
+_LISTED_FRAME = re.compile(r'(\d{1,6})(?:\.png)?', re.IGNORECASE)  # its second cell
+_NO_HEADER = re.compile(r'\bS\d|^\d', re.IGNORECASE)  # in a cell: a clip or a frame, perhaps misspelt
 _PEAKS_LIST = 'peaks.csv'  # places the peaks of the clips it names
 _CLIPS_LIST = 'clips.csv'  # the same, and no other clip is used
+LISTS = (_CLIPS_LIST, _PEAKS_LIST)
 _NAMED = 20  # clips left out that are named
+_BAD_LINES = 5  # that are shown
 
 _PEAKS = 3  # consecutive frames
 _CLIPS = {'anger': 33, 'disgust': 32, 'fear': 29, 'happiness': 44, 'sadness': 32, 'surprise': 43}
@@ -51,10 +56,10 @@ class Mmi(Dataset):
     """The MMI facial expression database: the sessions with a basic emotion.
 
     Of every frontal or dual-view clip: its first frame as 'neutral', and three frames of its peak with the label. The
-    peak is, by preference, what the user's clips.csv or peaks.csv says, the apex of most action units where the clip is
-    coded, or the middle of the clip. Where there is a clips.csv, only the clips and stills that it names are used. A
-    dual view shows the face and its profile in a mirror side by side; the whole frame is taken, since only the face can
-    tell in which half it is. Stills are taken as they are.
+    peak is, by preference, what the user's clips.csv or peaks.csv says (a frame and its neighbours, or several frames),
+    the apex of most action units where the clip is coded, or the middle of the clip. Where there is a clips.csv, only
+    the clips and stills that it names are used. A dual view shows the face and its profile in a mirror side by side;
+    the whole frame is taken, since only the face can tell in which half it is. Stills are taken as they are.
     """
 
     def find(self, tree: Tree) -> Found:
@@ -62,12 +67,13 @@ class Mmi(Dataset):
         if not media:
             raise self.foreign(tree, 'Sessions/1/S001-001.avi')
         skipped: list[str] = []
-        peaks, chosen = (_read_list(tree, name, skipped) for name in (_PEAKS_LIST, _CLIPS_LIST))
+        peaks, chosen = (_read_list(tree, name) for name in (_PEAKS_LIST, _CLIPS_LIST))
         wanted = {**(peaks or {}), **{clip: frames for clip, frames in (chosen or {}).items() if frames}}
         records: list[Record] = []
         used: dict[str, _Medium] = {}
         copies: list[tuple[str, str]] = []
         left_out: set[str] = set()
+        unusable: dict[str, str] = {}
         profiles = 0
         for medium in media:
             try:
@@ -75,6 +81,7 @@ class Mmi(Dataset):
                 view = _view(medium) if label else ''
                 profiles += view == _PROFILE
                 if view not in (_FRONTAL, _DUAL):
+                    unusable.setdefault(medium.sequence, 'is a profile view' if view else 'shows no basic emotion')
                     continue
                 if chosen is not None and medium.sequence not in chosen:
                     left_out.add(medium.sequence)
@@ -86,19 +93,19 @@ class Mmi(Dataset):
                 records += _records(medium, label, view, wanted.get(medium.sequence, ()), skipped)
             except UserError as error:
                 skipped.append(f'{medium.listed}: {error}')
-        skipped += notes(copies) + _not_chosen(left_out)
+                unusable.setdefault(medium.sequence, '')  # the reason is told already
+        there = {medium.sequence for medium in used.values()} | left_out
+        missing, unused = _not_used({_CLIPS_LIST: chosen or {}, _PEAKS_LIST: peaks or {}}, there, unusable)
+        skipped += unused
         if not records and left_out:
-            raise UserError(f'{tree.root}: {_CLIPS_LIST} names none of the {len(left_out)} clips that could be used')
+            reason = next(iter([*unused, *(f'{text}, is not there' for text in missing), *skipped]), 'it is empty')
+            raise UserError(
+                f'{tree.root}: {_CLIPS_LIST} names none of the {len(left_out)} clips that could be used ({reason})'
+            )
+        skipped += notes(copies) + _not_chosen(left_out)
         if not records:
             because = f' that can be read ({skipped[0]})' if skipped else ''
             raise self.foreign(tree, f'clip with an Emotion of {min(_CODES)} to {max(_CODES)} in its XML file{because}')
-        there = {medium.sequence for medium in used.values()}
-        missing = [
-            f'{clip}, which {name} names'
-            for name, listed in ((_CLIPS_LIST, chosen), (_PEAKS_LIST, peaks))
-            for clip in sorted(listed or ())
-            if clip not in there | left_out
-        ]
         edition = _edition(records, profiles, left_out)
         expected = _EXPECTED if chosen is None else {}  # nobody published numbers of a choice of the user's
         return Found(tuple(records), edition, expected, tuple(missing), tuple(skipped))
@@ -178,14 +185,17 @@ def _frame(medium: _Medium, turns: int, label: str, index: int) -> Record:
 
 
 def _peaks(medium: _Medium, frames: int, listed: Sequence[int], skipped: list[str]) -> Sequence[int]:
-    """The peak frames of a clip, counted from 0; the first frame of the clip is never among them."""
+    """The peak frames of a clip, counted from 0; the first frame of the clip is never among them.
+
+    listed: by the user; a single frame is the peak itself, which its neighbours join, several are taken as they are.
+    """
     inside = [index for index in listed if 0 < index < frames]
     for index in sorted(set(listed) - set(inside)):
         skipped.append(f'{medium.sequence} has no frame {index} that could be a peak, as listed')
-    if inside:
+    if len(set(listed)) > 1 and inside:
         return inside
-    middle = frames // 2
-    if medium.phases_file is not None:
+    middle = inside[0] if inside else frames // 2
+    if not inside and medium.phases_file is not None:
         try:
             middle = _apex(_elements(medium.phases_file), frames)
         except UserError as error:
@@ -232,21 +242,70 @@ def _elements(path: Path) -> list[Element]:
         raise UserError(f'{path.name} {error}') from error
 
 
-def _read_list(tree: Tree, name: str, skipped: list[str]) -> Mapping[str, list[int]] | None:
+def _read_list(tree: Tree, name: str) -> Mapping[str, list[int]] | None:
     """Frames by clip out of a list of the user's, None where there is none.
 
-    Its lines are 'S042-004,30', the name of a frame 'S042_004_030.png', or a clip alone, of which no frame is told.
+    Its lines are 'S042-004,30', the name of a frame 'S042_004_030.png', or a clip alone, of which no frame is told. The
+    first one may name the columns.
+
+    Raises:
+        UserError: naming the lines that cannot be read: without them, clips would go silently.
     """
     for _, path in itertools.islice(tree.match(re.escape(name)), 1):
         listed: dict[str, list[int]] = {}
+        bad: list[str] = []
         for number, line in enumerate(_lines(path), 1):
-            if found := _LISTED.fullmatch(line):
-                frames = listed.setdefault(f'{found[1]}-{found[2]}'.upper(), [])
-                frames += [int(found[3])] if found[3] else []
-            elif line and number > 1:  # the first line may name the columns
-                skipped.append(f"{name}, line {number}: {line[:40]!r} is not like 'S042-004,30'")
+            cells = _cells(line)
+            if found := _clip_and_frame(cells):
+                listed.setdefault(found[0], []).extend(found[1])
+            elif cells and (number > 1 or any(map(_NO_HEADER.search, cells))):
+                bad.append(f'line {number}: {line[:40]!r}')
+        if bad:
+            more = f' and {len(bad) - _BAD_LINES} more' if len(bad) > _BAD_LINES else ''
+            shown = ', '.join(bad[:_BAD_LINES])
+            raise UserError(f"{path}: not like 'S042-004,30' or 'S042_004_030.png': {shown}{more}")
         return {clip: sorted(set(frames)) for clip, frames in listed.items()}
     return None
+
+
+def _cells(line: str) -> list[str]:
+    """The cells of a line between commas, semicolons or tabs, without quotes, and without empty ones at the end."""
+    delimiter = next((mark for mark in '\t;' if mark in line), ',')
+    try:
+        cells = [
+            cell.strip(' \t\'"') for cell in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+        ]
+    except csv.Error:
+        return [line]  # an endless cell, which names nothing
+    while cells and not cells[-1]:
+        cells.pop()
+    return cells
+
+
+def _clip_and_frame(cells: Sequence[str]) -> tuple[str, list[int]] | None:
+    """A clip and the frame that is told of it, if any; None for cells that say something else."""
+    found = _LISTED.fullmatch(cells[0]) if 1 <= len(cells) <= 2 else None
+    frame = _LISTED_FRAME.fullmatch(cells[1]) if len(cells) == 2 else None
+    if not found or (len(cells) == 2 and (found[3] or not frame)):
+        return None
+    told = found[3] or (frame and frame[1])
+    return f'{found[1]}-{found[2]}'.upper(), [int(told)] if told else []
+
+
+def _not_used(
+    lists: Mapping[str, Collection[str]], there: Collection[str], unusable: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """What of the user's lists is missing, and what is there and cannot be used, with its reason where that is known.
+
+    Args:
+        lists: the clips of each list, by its name.
+        there: clips that can be used.
+        unusable: why others that are there cannot, '' where that is told already.
+    """
+    absent = [(clip, f'{clip}, which {name} names') for name in lists for clip in sorted(lists[name])]
+    absent = [(clip, text) for clip, text in absent if clip not in there]
+    missing = [text for clip, text in absent if clip not in unusable]
+    return missing, [f'{text}, {unusable[clip]}' for clip, text in absent if unusable.get(clip)]
 
 
 def _not_chosen(clips: Collection[str]) -> list[str]:
