@@ -10,8 +10,20 @@ os.environ['JAX_PLATFORMS'] = 'cpu'
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from absl import flags  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+# A user's process imports one tool, a test process several, and each defines its --workdir: the last one counts.
+_set_flag = flags.FlagValues.__setitem__
+
+
+def _set_or_replace(values: flags.FlagValues, name: str, flag: flags.Flag) -> None:
+    flag.allow_override = True
+    _set_flag(values, name, flag)
+
+
+flags.FlagValues.__setitem__ = _set_or_replace
 
 
 @pytest.fixture(scope='session', autouse=True)
