@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -103,7 +104,12 @@ def test_a_folder_of_everything(net, album, tmp_path):
     assert '7 pictures in ' in done.stdout
     assert '3 faces, in 2 of 6 (33.3%) of the pictures that can be read' in done.stdout
     assert '1 cannot be read; the first: album/broken.jpg' in done.stdout
-    assert '1 other files passed over' in done.stdout
+    assert '1 other file passed over' in done.stdout
+    [seconds, rate] = re.search(r'7 pictures in (.*) s: (.*) per second', done.stdout).groups()
+    assert float(rate) == pytest.approx(7 / float(seconds), rel=0.1, abs=0.1)
+    shares = re.search(r'time of all threads: decoding (.*)%, faces (.*)%, net (.*)%, drawing (.*)%', done.stdout)
+    assert sum(map(int, shares.groups())) == pytest.approx(100, abs=2)
+    assert all(0 <= int(share) < 100 for share in shares.groups())
     assert 'faces are aligned by the eyes' in done.stdout
     assert 'Traceback' not in done.stderr
     seen = sorted(str(path.relative_to(album / 'seen')) for path in (album / 'seen').rglob('*.jpg'))
@@ -144,6 +150,7 @@ def test_bad_input_is_one_line_and_code_2_and_nothing_is_written(net, album, tmp
         'write into another one': [workdir, 'album', '--annotated=album/'],
         'are faces already': [workdir, 'album', '--cropped', '--faces=box'],
         'batch_size': [workdir, 'album', '--batch_size=0'],
+        'batch_size=1000000': [workdir, 'album', '--batch_size=1000000'],
         'every': [workdir, 'album', '--every=none'],
         'faces': [workdir, 'album', '--faces=aligned'],
         'hat': [workdir, 'album', '--hat=1'],
@@ -185,7 +192,8 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(net, tmp_path):
         assert process.poll() is None
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=120)[1].splitlines()[-1]
+    *before, said = process.communicate(timeout=120)[1].splitlines()
+    assert 'stopping after the pictures under way' in before
     assert process.returncode == 143
     rows = table(tmp_path / 'rows.unfinished.csv')
     assert 1 <= len(rows) < 3000

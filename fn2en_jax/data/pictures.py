@@ -25,11 +25,13 @@ class Picture:
         file: its name on one line of valid text: the path as the user gave it, or 'image 3'.
         read: decodes it, uint8 [h, w, 1 or 3]; raises UserError where it cannot be read.
         frame: which frame of a clip, counted from 0; None for a still.
+        nbytes: bytes that it keeps in memory before it is read.
     """
 
     file: str
     read: Callable[[], np.ndarray]
     frame: int | None = None
+    nbytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Listed:
             return
         try:
             for number, frame in video.frames(self.path, every):
-                yield Picture(self.file, _given(frame), number)
+                yield Picture(self.file, _given(frame), number, frame.nbytes)
         except UserError as error:
             yield Picture(self.file, _refused(error, self.path.name))
 
@@ -193,9 +195,8 @@ def _of_value(value: bytes | Image.Image | np.ndarray, file: str) -> Picture:
     if isinstance(value, bytes):
         return Picture(file, lambda: images.decode_as_it_is(value))
     try:
-        if isinstance(value, Image.Image):
-            return Picture(file, _given(images.from_pillow(value)))
-        return Picture(file, _given(images.from_array(value).copy()))
+        pixels = images.from_pillow(value) if isinstance(value, Image.Image) else images.from_array(value).copy()
+        return Picture(file, _given(pixels), nbytes=pixels.nbytes)
     except UserError as error:
         return Picture(file, _refused(error))
     except ValueError as error:
