@@ -5,7 +5,7 @@
 
 One row per face: file, frame, box and eyes in pixels, expression, the probability of every class. A picture without a
 face, or one that cannot be read, has a row that says so; the others go on. Folders are read with all that is in them.
-Without --output rows are printed.
+Without --output rows are printed; they alone go to standard output, everything else to standard error.
 """
 
 import collections
@@ -58,20 +58,22 @@ def main(named: Sequence[str]) -> None:
     if not named:
         raise UserError('name photographs, folders or clips to look at; see --help')
     os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
-    from fn2en_jax import predictor
-    from fn2en_jax.annotation import Album
+    from fn2en_jax import annotation, predictions, predictor
     from fn2en_jax.data import pictures
-    from fn2en_jax.predictions import Output
 
     own = Path(ANNOTATED.value) if ANNOTATED.value else None
     listing = pictures.listed(named, own)
     _keep_apart(listing)
+    if OUTPUT.value:
+        predictions.check_place(Path(OUTPUT.value))
+    if own:
+        annotation.check_place(own)
     loaded = predictor.load(WORKDIR.value or NET.value or '', METHOD.value, FOLD.value)
     looking = loaded.looking(cropped=CROPPED.value, faces=FACES.value, largest=LARGEST.value, centre=CENTRE.value)
-    print(describe(loaded, looking), flush=True)
-    output = Output(Path(OUTPUT.value), loaded.class_names) if OUTPUT.value else None
+    print(describe(loaded, looking), file=sys.stderr, flush=True)
+    output = predictions.Output(Path(OUTPUT.value), loaded.class_names) if OUTPUT.value else None
     try:
-        album = Album(own) if own else None
+        album = annotation.Album(own) if own else None
         _Work(loaded, looking, listing, output, album).run()
     except commands.Stopped:
         raise
@@ -112,11 +114,13 @@ class _Work:
         if self._pace and self._pace.cut_short:
             self._stop()
         seconds = time.monotonic() - begin
-        if (count := self._counts['pictures']) == self._counts['unreadable']:
-            raise UserError(f'none of {_number(count, "picture")} can be read; the first: {self._first_problem}')
         if self._output:
             self._output.finish()
-        print(self._summary(seconds))
+        if (count := self._counts['pictures']) == self._counts['unreadable']:
+            where = f'; {OUTPUT.value} has the reasons' if self._output else ''
+            said = f'none of {_number(count, "picture")} can be read{where}; the first: {self._first_problem}'
+            raise UserError(said)
+        print(self._summary(seconds), file=sys.stderr)
 
     def _seen(self, stopping: Callable[[], bool], progress: Callable[['Pace'], None]) -> Iterator['Seen']:
         from fn2en_jax.annotation import LONGEST

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 
@@ -292,8 +293,16 @@ def test_the_same_picture_in_every_form(predictor, crowd, tmp_path):
         path.read_bytes(),
         [[crowd]],
     ]
+    data = path.read_bytes()
+    forms += [
+        bytearray(data),
+        memoryview(data),
+        np.array([str(path)]),
+        pandas.Series([path, path])[:1],
+    ]
+    forms += [pandas.Series([str(path)])]
     rows = [predictor.predict(form) for form in forms]
-    rows.append(predictor.predict(camera()))
+    rows += [predictor.predict(camera()), predictor.predict(io.BytesIO(data))]
     mixture = predictor.predict(form for form in forms)
     wanted = rows[0].to_dicts()
     for row in [*(one for each in rows for one in each.to_dicts()), *mixture.to_dicts()]:
@@ -325,6 +334,7 @@ def test_an_array_that_is_filled_anew_for_every_frame(predictor, photographs):
         (np.zeros((2, 20, 20), np.uint8), r'shape \(2, 20, 20\)'),
         (np.zeros((2, 2, 20, 20, 3), np.uint8), r'shape \(2, 2, 20, 20, 3\)'),
         (7, 'int is no picture'),
+        (io.StringIO('a.png'), 'open it in binary mode'),
         ([None], 'NoneType is no picture'),
         ({'a.png': 1}, 'dict is no picture'),
     ],
@@ -338,7 +348,7 @@ def test_pictures_of_odd_sizes_and_modes_are_named_or_taken(predictor):
     sizes = [np.zeros((1, 1), np.uint8), np.zeros((9, 20_001), np.uint8), np.zeros((7, 300, 3), np.uint8)]
     modes = [Image.new(mode, (24, 24)) for mode in ('F', 'I', 'La', 'CMYK', 'LAB', 'PA', '1', 'I;16B', 'HSV')]
     broad = np.zeros((8, 20_000, 3), np.uint8)
-    rows = predictor.predict([*sizes, *modes, broad, '', b'', Image.new('RGB', (7000, 7200))])
+    rows = predictor.predict([*sizes, *modes, broad, 'x' * 5000, '', b'', Image.new('RGB', (7000, 7200))])
     problems = [row.problem for row in rows]
     assert problems == [
         'the image has 1 x 1 pixels; a side needs at least 8',
@@ -347,6 +357,7 @@ def test_pictures_of_odd_sizes_and_modes_are_named_or_taken(predictor):
         *['the image has 32 bits per channel, whose range is unknown; save it with 8 or 16 bits'] * 2,
         'the image has the colour space La; save it as RGB or grey',
         *['no face'] * 7,
+        'cannot be read (File name too long)',
         'an empty name is no file',
         'the file is empty (zero bytes)',
         'the image has 7000 x 7200 pixels, more than 50 million',
