@@ -52,6 +52,11 @@ WORKERS = flags.DEFINE_integer('workers', 0, 'Threads that look for faces; 0: on
 _QUIET = {'OPENCV_LOG_LEVEL': 'OFF', 'OPENCV_FFMPEG_LOGLEVEL': '-8'}
 
 
+_TWICE = (
+    0.5  # seconds within which two signals are one: `timeout` and some shells send it to a process and to its group
+)
+
+
 def main(named: Sequence[str]) -> None:
     if bool(WORKDIR.value) == bool(NET.value):
         raise UserError('name the net with either --workdir=FOLDER or --net=FILE; see --help')
@@ -214,13 +219,16 @@ def _keep_apart(listing: 'Listing') -> None:
 @contextlib.contextmanager
 def _asked_to_stop() -> Iterator[Callable[[], bool]]:
     """Whether Ctrl-C or SIGTERM came; a second one acts at once."""
-    asked: list[int] = []
+    asked: list[float] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
         del frame
-        asked.append(number)
-        os.write(2, b'stopping after the pictures under way\n')  # print might be interrupted in its own middle
-        signal.signal(number, before[number])
+        if not asked:
+            asked.append(time.monotonic())
+            os.write(2, b'stopping after the pictures under way\n')  # print might be interrupted in its own middle
+        elif time.monotonic() - asked[0] > _TWICE:
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
 
     before = {int(number): signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -200,6 +200,8 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(net, tmp_path):
         assert process.poll() is None
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
+    time.sleep(0.01)
+    process.send_signal(signal.SIGINT)  # as `timeout` does
     *before, said = process.communicate(timeout=120)[1].splitlines()
     assert 'stopping after the pictures under way' in before
     assert process.returncode == 143
