@@ -1,6 +1,7 @@
 """Photographs with what a net saw in them: box, eyes, expression and its probability."""
 
 import hashlib
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ LONGEST = 1600  # pixels; larger photographs are shrunk
 _LINE, _TEXT, _PAPER = (255, 214, 0), (0, 0, 0), (255, 214, 0)
 _FONT = 1 / 40  # height of the text over the longer side of the picture, and its least height in pixels
 _LEAST = 12
+_THINNEST, _SMALLEST = 2, 3  # pixels: the width of a line, the radius of the ring around an eye
 _QUALITY = 90
 _LONGEST_NAME = 200  # bytes of one part of a path; file systems take 255
 
@@ -36,7 +38,7 @@ def draw(image: np.ndarray, rows: Sequence[Prediction], scale: float = 1.0) -> I
     pen = ImageDraw.Draw(picture)
     size = max(_LEAST, round(max(picture.size) * _FONT))
     for row in rows:
-        left, top = _outline(pen, row, scale, max(1, size // 8))
+        left, top = _outline(pen, row, scale, max(_THINNEST, size // 8))
         said = row.problem or f'{row.expression} {row.probabilities[row.expression]:.2f}'
         _write(pen, said, left, top, picture.size, size)
     return picture
@@ -44,6 +46,8 @@ def draw(image: np.ndarray, rows: Sequence[Prediction], scale: float = 1.0) -> I
 
 class Album:
     """A folder of annotated pictures, named as their files are: 'photos/a.png' becomes 'photos/a.png.jpg' in it.
+
+    Where '../photos/a.png' would have the same name, that becomes 'photos/a.png.2.jpg'.
 
     Args:
         folder: created where needed, and marked so that its pictures are never taken for photographs.
@@ -54,6 +58,8 @@ class Album:
 
     def __init__(self, folder: Path):
         self._folder = folder
+        self._taken: dict[str, str] = {}  # whose each name is
+        check_place(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / pictures.MARK).touch()
@@ -62,7 +68,7 @@ class Album:
 
     def add(self, image: np.ndarray, rows: Sequence[Prediction], scale: float) -> Path:
         """Draws the rows of one picture (see `draw`) and returns the file that shows it."""
-        path = self._folder / _place(rows[0].file, rows[0].frame)
+        path = self._folder / self._place(rows[0].file, rows[0].frame)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with workdir.replacing(path) as temporary:
@@ -71,12 +77,33 @@ class Album:
             raise UserError(f'{path}: cannot be written ({error.strerror})') from error
         return path
 
+    def _place(self, file: str, frame: int | None) -> Path:
+        """Where the picture of this name goes, relative to the folder and never out of it."""
+        parts = [_short(part) for part in file.split('/') if part not in ('', '.', '..')]
+        first = '/'.join(parts) or 'picture'
+        names = itertools.chain([first], (f'{first}.{number}' for number in itertools.count(2)))
+        name = next(name for name in names if self._taken.setdefault(name, file) == file)
+        return Path(f'{name}.jpg' if frame is None else f'{name}/{frame:06d}.jpg')
 
-def _place(file: str, frame: int | None) -> Path:
-    """Where the picture of this name goes, relative to the folder and never out of it."""
-    parts = [_short(part) for part in file.split('/') if part not in ('', '.', '..')]
-    name = '/'.join(parts) or 'picture'
-    return Path(f'{name}.jpg' if frame is None else f'{name}/{frame:06d}.jpg')
+
+def check_place(folder: Path) -> None:
+    """Refuses (UserError) what is no folder that can be written, and cannot become one."""
+    nearest = folder.absolute()
+    try:
+        while not _is_there(nearest):
+            nearest = nearest.parent
+    except OSError as error:
+        raise UserError(f'{folder}: cannot write annotated pictures here ({error.strerror})') from error
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f'{folder}: cannot write annotated pictures here ({nearest} is no folder that can be written)')
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _short(part: str) -> str:
@@ -89,7 +116,7 @@ def _short(part: str) -> str:
 def _outline(pen: ImageDraw.ImageDraw, row: Prediction, scale: float, width: int) -> tuple[float, float]:
     """Draws box and eyes; returns the corner where the text belongs."""
     for x, y in row.eyes or ():
-        radius = 1.5 * width
+        radius = max(_SMALLEST, 1.5 * width)
         box = [scale * x - radius, scale * y - radius, scale * x + radius, scale * y + radius]
         pen.ellipse(box, outline=_LINE, width=width)
     if row.box is None:

@@ -3,8 +3,10 @@
 import contextlib
 import csv
 import dataclasses
+import itertools
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, overload
@@ -149,8 +151,26 @@ def _cells(row: Prediction, class_names: Sequence[str]) -> list[Any]:
     ]
 
 
+def check_place(path: Path) -> None:
+    """Refuses (UserError) another ending than one of FORMATS, and a place where no file can be written."""
+    if path.suffix.lower() not in FORMATS:
+        raise UserError(f'{path}: the output is written as {" or ".join(FORMATS)}; give it such a name')
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    except OSError as error:
+        raise UserError(f'cannot write {path}: {error.strerror}') from error
+    if not stat.S_ISREG(mode):
+        raise UserError(f'{path} is {"a folder" if stat.S_ISDIR(mode) else "no regular file"}; name a file')
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UserError(f'cannot write {path}: {path.parent} is no folder that can be written')
+
+
 class Output:
     """A file that is written row by row and has its name only when it is whole.
+
+    Until then it has a hidden name of this process's own.
 
     Args:
         path: ends in one of FORMATS.
@@ -161,14 +181,11 @@ class Output:
     """
 
     def __init__(self, path: Path, class_names: Sequence[str]):
-        if path.suffix.lower() not in FORMATS:
-            raise UserError(f'{path}: the output is written as {" or ".join(FORMATS)}; give it such a name')
-        if path.is_dir():
-            raise UserError(f'{path} is a folder; name a file')
+        check_place(path)
         self._path, self._names = path, tuple(class_names)
-        self._unfinished = path.with_name(f'{path.stem}.unfinished{path.suffix}')
+        self._temporary = path.with_name(f'.{path.stem}.{os.getpid()}{path.suffix}')
         with self._faults():
-            self._file: TextIO = self._unfinished.open('w', encoding='utf-8', newline='')
+            self._file: TextIO = self._temporary.open('w', encoding='utf-8', newline='')
         self._csv = csv.writer(self._file, lineterminator='\n') if path.suffix.lower() == '.csv' else None
         if self._csv:
             self._csv.writerow(columns(class_names))
@@ -185,18 +202,25 @@ class Output:
         """Gives the file its name."""
         with self._faults():
             self._file.close()
-            os.replace(self._unfinished, self._path)
+            os.replace(self._temporary, self._path)
 
     def keep(self) -> Path:
-        """Ends it early; returns where the rows so far are kept, which is not its own name."""
+        """Ends it early; returns where the rows so far are kept, which is not its own name nor that of another file."""
         with self._faults():
             self._file.close()
-        return self._unfinished
+            for number in itertools.count(1):
+                name = f'{self._path.stem}.unfinished{f"-{number}" if number > 1 else ""}{self._path.suffix}'
+                with contextlib.suppress(FileExistsError):
+                    kept = self._path.with_name(name)
+                    kept.open('x').close()
+                    break
+            os.replace(self._temporary, kept)
+        return kept
 
     def discard(self) -> None:
         """Leaves nothing."""
         self._file.close()
-        self._unfinished.unlink(missing_ok=True)
+        self._temporary.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _faults(self) -> Iterator[None]:

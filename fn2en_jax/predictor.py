@@ -9,6 +9,8 @@ import concurrent.futures
 import dataclasses
 import functools
 import os
+import stat
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,12 @@ from fn2en_jax.errors import UserError
 from fn2en_jax.predictions import NO_FACE, Prediction, Predictions
 
 BATCH_SIZE = 32
+MAX_BATCH_SIZE = 4096
 _WAITING = 4  # batches of pictures that may wait for a batch of faces to become full
+_PATIENCE = 1.0  # seconds that a face waits for such a batch,
+_BATCHES_WORTH = 4  # or as long as this many batches take, if that is longer: the net works a fifth of the time at most
+_HELD = 1 << 26  # bytes of pixels that may wait for a thread or to be taken from it, and as many for the net
+_TICK = 0.1  # seconds from one look at the clock to the next
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +67,24 @@ class Seen:
     scale: float = 1.0
 
 
+@dataclasses.dataclass
+class Pace:
+    """How far `Predictor.look` is, and where the time went.
+
+    Attributes:
+        looked: pictures whose faces have been looked for.
+        decoding, finding, classifying: seconds, summed over the threads: of reading and decoding pictures, of finding
+            faces and cutting them out, of the net (its compilation included).
+        cut_short: whether pictures are left out because it was asked to stop.
+    """
+
+    looked: int = 0
+    decoding: float = 0.0
+    finding: float = 0.0
+    classifying: float = 0.0
+    cut_short: bool = False
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Cut:
     """What a worker makes of a picture: its faces, brought to the net's form, or the reason why there are none."""
@@ -71,6 +96,12 @@ class _Cut:
     problem: str = ''
     image: np.ndarray | None = None
     scale: float = 1.0
+    decoding: float = 0.0
+    finding: float = 0.0
+
+    def held(self) -> int:
+        """Bytes of its pixels."""
+        return sum(each.nbytes for each in self.inputs) + (0 if self.image is None else self.image.nbytes)
 
 
 class Predictor:
@@ -147,8 +178,8 @@ class Predictor:
             UserError: for options and inputs that make no sense.
         """
         looking = self.looking(cropped=cropped, faces=faces, largest=largest, centre=centre)
-        if every < 1:
-            raise UserError(f'every is {every}; it must be at least 1')
+        if not isinstance(every, int) or every < 1:
+            raise UserError(f'every is {every!r}; it must be a whole number, at least 1')
         source = pictures.given(what, every=every)
         seen = self.look(source, looking, batch_size=batch_size, workers=workers)
         return Predictions([row for each in seen for row in each.rows], self.class_names)
@@ -161,6 +192,8 @@ class Predictor:
         batch_size: int = BATCH_SIZE,
         workers: int = 0,
         keep: int = 0,
+        stop: Callable[[], bool] = lambda: False,
+        progress: Callable[[Pace], None] = lambda pace: None,
     ) -> Iterator[Seen]:
         """Looks at pictures one after another, without gathering anything: `predict` for any number of them.
 
@@ -169,42 +202,38 @@ class Predictor:
             looking: from `looking`.
             batch_size, workers: see `predict`.
             keep: longest side to which pictures are shrunk and handed on; 0 hands none on.
+            stop: asked all the time; once it says so nothing new is begun, and what is under way is finished.
+            progress: told (with one object that goes on counting) about every picture that has been looked at, which
+                may be some time before it is yielded, and about every batch.
 
         Yields:
             What was seen in each, in order.
+
+        Raises:
+            UserError: for options that make no sense.
         """
-        if batch_size < 1 or workers < 0:
-            raise UserError(f'batch_size is {batch_size} and workers {workers}; at least 1 and 0 are needed')
+        if not isinstance(batch_size, int) or not 1 <= batch_size <= MAX_BATCH_SIZE:
+            raise UserError(f'batch_size is {batch_size!r}; it must be a whole number from 1 to {MAX_BATCH_SIZE}')
+        if not isinstance(workers, int) or workers < 0:
+            raise UserError(f'workers is {workers!r}; it must be a whole number, 0 for one per core')
         work = functools.partial(_cut, looking=looking, shape=self.net.image_shape, keep=keep)
         workers = workers or os.cpu_count() or 1
-        cuts = _in_order(work, source, workers, ahead=batch_size + 2 * workers)
-        for cut, probabilities in self._classified(cuts, batch_size):
-            yield Seen(self._rows(cut, probabilities), cut.image, cut.scale)
-
-    def _classified(self, cuts: Iterator[_Cut], batch_size: int) -> Iterator[tuple[_Cut, list[np.ndarray]]]:
-        """Each picture with the probabilities [K] of its faces; the faces of several share a batch."""
-        pending: collections.deque[_Cut] = collections.deque()
-        faces: collections.deque[np.ndarray] = collections.deque()
-        scores: collections.deque[np.ndarray] = collections.deque()
-
-        def classify() -> None:
-            batch = [faces.popleft() for _ in range(min(batch_size, len(faces)))]
-            scores.extend(self._probabilities(batch, batch_size))
-
-        def finished() -> Iterator[tuple[_Cut, list[np.ndarray]]]:
-            while pending and len(pending[0].inputs) <= len(scores):
-                cut = pending.popleft()
-                yield cut, [scores.popleft() for _ in cut.inputs]
-
+        pace = Pace()
+        begun = _Begun(workers, batch_size + 2 * workers, expected=3 * keep**2)
+        cuts = _in_order(work, _timed(source, pace), workers, begun, stop, pace)
+        batches = _Batches(lambda faces: self._probabilities(faces, batch_size), batch_size, pace)
         for cut in cuts:
-            pending.append(cut)
-            faces.extend(cut.inputs)
-            while len(faces) >= batch_size or (faces and len(pending) >= _WAITING * batch_size):
-                classify()
-            yield from finished()
-        while faces:
-            classify()
-        yield from finished()
+            if cut is not None:
+                batches.add(cut)
+                pace.looked += 1
+                pace.decoding += cut.decoding
+                pace.finding += cut.finding
+                progress(pace)
+            for one, probabilities in batches.due():
+                yield Seen(self._rows(one, probabilities), one.image, one.scale)
+        for one, probabilities in batches.rest():
+            yield Seen(self._rows(one, probabilities), one.image, one.scale)
+        progress(pace)
 
     def _probabilities(self, batch: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
         """[n, K] of n faces [S, S, C], n up to `batch_size`."""
@@ -251,24 +280,92 @@ def load(path: str | Path, method: str = '', fold: str = '', *, compilation_cach
 
 def open_net(path: str | Path, method: str = '', fold: str = '') -> trained.Trained:
     """The net in a workdir or a file; raises UserError as `load`."""
-    if not Path(path).exists():
-        raise UserError(f'{path}: no such workdir or file of a net')
-    if Path(path).is_dir():
+    try:
+        is_folder = stat.S_ISDIR(os.stat(path).st_mode)
+    except FileNotFoundError as error:
+        raise UserError(f'{path}: no such workdir or file of a net') from error
+    except (OSError, ValueError) as error:  # a ValueError for a name with a zero byte
+        reason = getattr(error, 'strerror', '') or str(error)
+        raise UserError(
+            f'{pictures.spelled(path)[:200]}: no workdir or file of a net can be read here ({reason})'
+        ) from error
+    if is_folder:
         return trained.find(str(path), method=method, fold=fold)
     if method or fold:
         raise UserError(f'{path} is the file of one net; a method and a fold are chosen in a workdir')
     return portable.read(path)
 
 
+class _Batches:
+    """Gathers the faces of several pictures into batches, and gives the pictures back in order.
+
+    Args:
+        classify: gives the probabilities [n, K] of n faces, at most `size`.
+        size: faces in a full batch.
+        pace: where the seconds are added.
+    """
+
+    def __init__(self, classify: Callable[[list[np.ndarray]], np.ndarray], size: int, pace: Pace):
+        self._classify, self._size, self._pace = classify, size, pace
+        self._pending: collections.deque[_Cut] = collections.deque()
+        self._faces: collections.deque[np.ndarray] = collections.deque()
+        self._scores: collections.deque[np.ndarray] = collections.deque()
+        self._since = 0.0
+        self._quickest = 0.0  # seconds of a batch; the first may have taken a compilation
+
+    def add(self, cut: _Cut) -> None:
+        """Takes the next picture."""
+        if not self._faces:
+            self._since = time.monotonic()
+        self._pending.append(cut)
+        self._faces.extend(cut.inputs)
+
+    def due(self) -> Iterator[tuple[_Cut, list[np.ndarray]]]:
+        """Each picture that need not wait any longer, with the probabilities [K] of its faces."""
+        while len(self._faces) >= self._size or (self._faces and self._have_waited()):
+            self._next()
+        yield from self._finished()
+
+    def rest(self) -> Iterator[tuple[_Cut, list[np.ndarray]]]:
+        """All others."""
+        while self._faces:
+            self._next()
+        yield from self._finished()
+
+    def _have_waited(self) -> bool:
+        return (
+            len(self._pending) >= _WAITING * self._size
+            or time.monotonic() - self._since > max(_PATIENCE, _BATCHES_WORTH * self._quickest)
+            or sum(cut.held() for cut in self._pending) > _HELD
+        )
+
+    def _next(self) -> None:
+        begin = time.monotonic()
+        batch = [self._faces.popleft() for _ in range(min(self._size, len(self._faces)))]
+        self._scores.extend(self._classify(batch))
+        self._since = time.monotonic()
+        seconds = self._since - begin
+        self._quickest = min(self._quickest or seconds, seconds)
+        self._pace.classifying += seconds
+
+    def _finished(self) -> Iterator[tuple[_Cut, list[np.ndarray]]]:
+        while self._pending and len(self._pending[0].inputs) <= len(self._scores):
+            cut = self._pending.popleft()
+            yield cut, [self._scores.popleft() for _ in cut.inputs]
+
+
 def _cut(picture: Picture, looking: Looking, shape: tuple[int, int, int], keep: int) -> _Cut:
     """Decodes a picture and cuts its faces out of it, as `data.preparation` and `data.store` do."""
+    begin = time.monotonic()
     try:
         pixels = picture.read()
     except UserError as error:
-        return _Cut(picture.file, picture.frame, problem=str(error))
+        return _Cut(picture.file, picture.frame, problem=str(error), decoding=time.monotonic() - begin)
+    decoded = time.monotonic()
     faces, inputs = _faces(pixels, looking, shape)
+    found = time.monotonic()
     image, scale = _shrunk(pixels, keep) if keep else (None, 1.0)
-    return _Cut(picture.file, picture.frame, faces, inputs, '', image, scale)
+    return _Cut(picture.file, picture.frame, faces, inputs, '', image, scale, decoded - begin, found - decoded)
 
 
 def _faces(
@@ -296,17 +393,78 @@ def _shrunk(pixels: np.ndarray, longest: int) -> tuple[np.ndarray, float]:
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], -1), scale
 
 
-def _in_order(work: Callable[[Picture], _Cut], source: Iterable[Picture], workers: int, ahead: int) -> Iterator[_Cut]:
-    """`map` by several threads, in order, that never begins more than `ahead` pieces before they are asked for."""
-    begun: collections.deque[concurrent.futures.Future[_Cut]] = collections.deque()
+def _timed(source: Iterable[Picture], pace: Pace) -> Iterator[Picture]:
+    """The source, whose time is that of decoding where it is a clip."""
+    begin = time.monotonic()
+    for picture in source:
+        pace.decoding += time.monotonic() - begin
+        yield picture
+        begin = time.monotonic()
+
+
+class _Begun(collections.deque[tuple['concurrent.futures.Future[_Cut]', int]]):
+    """Pictures at work in threads, each with the bytes of pixels that it kept before it was read.
+
+    Args:
+        workers: how many threads there are; twice as many pictures may be begun, whatever they hold.
+        ahead: how many pictures may be.
+        expected: bytes that are kept of a picture, as far as is known before the first is ready.
+    """
+
+    def __init__(self, workers: int, ahead: int, expected: int):
+        super().__init__()
+        self._workers, self._ahead, self._expected = workers, ahead, expected
+        self._largest = 0
+
+    def enough(self) -> bool:
+        """Whether the first should be taken off before another is begun."""
+        if not self:
+            return False
+        held = sum(max(before, self._largest or self._expected) for _, before in self)
+        return self[0][0].done() or len(self) > (2 * self._workers if held > _HELD else self._ahead)
+
+    def first(self) -> _Cut | None:
+        """Takes the first off, unless it is not ready within a _TICK."""
+        concurrent.futures.wait([self[0][0]], _TICK)
+        if not self[0][0].done():
+            return None
+        cut = self.popleft()[0].result()
+        self._largest = max(self._largest, cut.held())
+        return cut
+
+    def cancel(self) -> bool:
+        """Drops those that no thread has taken, which are the last ones; whether there were any."""
+        before = len(self)
+        while self and self[-1][0].cancel():
+            self.pop()
+        return len(self) < before
+
+
+def _in_order(
+    work: Callable[[Picture], _Cut],
+    source: Iterable[Picture],
+    workers: int,
+    begun: _Begun,
+    stop: Callable[[], bool],
+    pace: Pace,
+) -> Iterator[_Cut | None]:
+    """`map` by several threads, in order, that never begins more than `begun` allows before they are asked for.
+
+    None comes in between for every _TICK without news.
+    """
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         try:
             for picture in source:
-                begun.append(pool.submit(work, picture))
-                while begun and (len(begun) > ahead or begun[0].done()):
-                    yield begun.popleft().result()
+                if stop():
+                    pace.cut_short = True
+                    break
+                begun.append((pool.submit(work, picture), picture.nbytes))
+                while begun.enough() and not stop():
+                    yield begun.first()
             while begun:
-                yield begun.popleft().result()
+                if stop() and begun.cancel():
+                    pace.cut_short = True
+                    continue
+                yield begun.first()
         finally:
-            for piece in begun:
-                piece.cancel()
+            begun.cancel()

@@ -1,9 +1,11 @@
 """`python -m fn2en_jax.predict` as a user meets it, and the parts that it is made of."""
 
 import csv
+import errno
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -100,16 +102,22 @@ def test_a_folder_of_everything(net, album, tmp_path):
             found = {name: float(row[f'p_{name}']) for name in untrained.CLASSES}
             assert sum(found.values()) == pytest.approx(1, abs=1e-4)
             assert row['expression'] == max(found, key=found.__getitem__)
-    assert '7 pictures in ' in done.stdout
-    assert '3 faces, in 2 of 6 (33.3%) of the pictures that can be read' in done.stdout
-    assert '1 cannot be read; the first: album/broken.jpg' in done.stdout
-    assert '1 other files passed over' in done.stdout
-    assert 'faces are aligned by the eyes' in done.stdout
+    assert '7 pictures in ' in done.stderr
+    assert '3 faces, in 2 of 6 (33.3%) of the pictures that can be read' in done.stderr
+    assert '1 cannot be read; the first: album/broken.jpg' in done.stderr
+    assert '1 other file passed over' in done.stderr
+    [seconds, rate] = re.search(r'7 pictures in (.*) s: (.*) per second', done.stderr).groups()
+    assert float(rate) == pytest.approx(7 / float(seconds), rel=0.1, abs=0.1)
+    shares = re.search(r'time of all threads: decoding (.*)%, faces (.*)%, net (.*)%, drawing (.*)%', done.stderr)
+    assert sum(map(int, shares.groups())) == pytest.approx(100, abs=2)
+    assert all(0 <= int(share) < 100 for share in shares.groups())
+    assert 'faces are aligned by the eyes' in done.stderr
     assert 'Traceback' not in done.stderr
+    assert done.stdout == ''
     seen = sorted(str(path.relative_to(album / 'seen')) for path in (album / 'seen').rglob('*.jpg'))
     frames = [f'album/clip.avi/00000{number}.jpg' for number in (0, 2, 4)]
     assert seen == [*frames, 'album/crowd.png.jpg', 'album/nobody.bmp.jpg', 'album/sub/=1+1.png.jpg']
-    assert not list(tmp_path.glob('*.unfinished*'))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['album', 'rows.csv']
 
 
 SEVERAL = """
@@ -139,16 +147,22 @@ def test_bad_input_is_one_line_and_code_2_and_nothing_is_written(net, album, tmp
         'album/broken.jpg  the file is no readable image': [workdir, 'album/broken.jpg', '--output=rows.csv'],
         'junk.safetensors  the file': [workdir, 'junk.safetensors'],
         'empty: holds no picture': [workdir, 'empty'],
-        'written as .csv or .jsonl': [workdir, 'album', '--output=rows.txt'],
+        'written as .csv or .jsonl': ['--net=junk.safetensors', 'album', '--output=rows.txt'],
         'is one of the files to look at': [workdir, 'album/notes.txt', '--output=album/notes.txt'],
         'write into another one': [workdir, 'album', '--annotated=album/'],
         'are faces already': [workdir, 'album', '--cropped', '--faces=box'],
         'batch_size': [workdir, 'album', '--batch_size=0'],
+        'batch_size=1000000': [workdir, 'album', '--batch_size=1000000'],
         'every': [workdir, 'album', '--every=none'],
         'faces': [workdir, 'album', '--faces=aligned'],
         'hat': [workdir, 'album', '--hat=1'],
-        'cannot write gone/rows.csv': [workdir, 'album', '--output=gone/rows.csv'],
-        'cannot write annotated pictures': [workdir, 'album', '--output=rows.csv', '--annotated=album/notes.txt'],
+        'cannot write gone/rows.csv': ['--net=junk.safetensors', 'album', '--output=gone/rows.csv'],
+        'cannot write annotated pictures': [
+            '--net=junk.safetensors',
+            'album',
+            '--output=rows.csv',
+            '--annotated=album/notes.txt',
+        ],
     }
     done = subprocess.run(
         [sys.executable, '-c', SEVERAL, json.dumps(list(cases.values()))],
@@ -161,11 +175,12 @@ def test_bad_input_is_one_line_and_code_2_and_nothing_is_written(net, album, tmp
     )
     found = [json.loads(line[5:]) for line in done.stdout.splitlines() if line.startswith('DONE')]
     for words, (code, said) in zip(cases, found, strict=True):
-        errors = [line for line in said.splitlines() if not line.startswith('looking: ')]
+        errors = [line for line in said.splitlines() if not line.startswith(('looking: ', 'scratch net', 'faces are'))]
         assert (code, len(errors)) == (2, 1), said
         assert errors[0].startswith('error: ')
         assert words in errors[0]
-    assert {path.name for path in tmp_path.iterdir()} - {'cache'} == {'album', 'empty', 'junk.safetensors'}
+    assert {path.name for path in tmp_path.iterdir()} - {'cache'} == {'album', 'empty', 'junk.safetensors', 'rows.csv'}
+    assert [row['problem'][:28] for row in table(tmp_path / 'rows.csv')] == ['the file is no readable imag']
     assert not (album / 'seen').exists()
 
 
@@ -185,7 +200,10 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(net, tmp_path):
         assert process.poll() is None
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=120)[1].splitlines()[-1]
+    time.sleep(0.01)
+    process.send_signal(signal.SIGINT)  # as `timeout` does
+    *before, said = process.communicate(timeout=120)[1].splitlines()
+    assert 'stopping after the pictures under way' in before
     assert process.returncode == 143
     rows = table(tmp_path / 'rows.unfinished.csv')
     assert 1 <= len(rows) < 3000
@@ -240,7 +258,69 @@ def test_a_folder_is_listed_in_order_and_without_what_is_ours(album):
     ]
     assert [file.clip for file in found.files].index(True) == 2
     assert [file.count(2) for file in found.files] == [1, 1, 3, 1, 1, 1, 1, 1]
-    assert found.passed_over == 1  # the text; the pipe is no file
+    assert found.passed_over == 4  # the text, the pipe, and two that are ours
+
+
+def test_what_cannot_be_read_in_a_folder_is_listed_and_the_rest_goes_on(album, monkeypatch):
+    (album / 'gone.png').symlink_to('nowhere')
+    (album / 'sub' / 'round.png').symlink_to('round.png')
+    (album / 'locked').mkdir()
+    (album / 'locked' / 'a.png').write_bytes(b'x')
+    (album / 'moving.jpg').write_bytes(b'GIF89a' + bytes(40))
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path).endswith('locked'):
+            raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', refusing)
+    found = pictures.listed([album])
+    problems = {}
+    for file in found.files:
+        for picture in file.pictures(5):
+            try:
+                picture.read()
+            except UserError as error:
+                problems[file.file.removeprefix(f'{album}/')] = str(error)
+    assert len(found.files) == 9
+    assert {name: problem[:29] for name, problem in problems.items()} == {
+        'broken.jpg': 'the file is no readable image',
+        'gone.png': 'cannot be read (No such file ',
+        'locked': 'cannot be read as a folder (P',
+        'moving.jpg': 'the file is a GIF, which is n',
+        'sub/round.png': 'cannot be read (Too many leve',
+    }
+    assert found.passed_over == 1
+
+
+def test_what_we_drew_is_not_read_when_it_is_named(album):
+    for own in (album, album.parent):
+        with pytest.raises(UserError, match='write into another one'):
+            pictures.listed([album / 'sub'], own=own)
+    (album / pictures.MARK).touch()
+    for named in (album, album / 'sub'):
+        with pytest.raises(UserError, match=f'were drawn by us; to have them read, delete {album}/{pictures.MARK}'):
+            pictures.listed([named])
+
+
+def test_folders_behind_links_are_read_once(album, tmp_path):
+    (tmp_path / 'home').mkdir()
+    for name in ('one', 'two'):
+        (tmp_path / 'home' / name).symlink_to(album)
+    (tmp_path / 'home' / 'three').symlink_to(album / 'sub')
+    (tmp_path / 'home' / 'round').symlink_to(tmp_path)
+    (album / 'sub' / 'out.png').symlink_to('/etc/hostname')
+    found = pictures.listed([tmp_path / 'home'])
+    names = [file.file.removeprefix(f'{tmp_path}/home/') for file in found.files]
+    assert names == [f'one/{name}' for name in ('broken.jpg', 'clip.avi', 'crowd.png', 'nobody.bmp', 'sub/=1+1.png')]
+    assert found.passed_over == 2  # the text, and the link to elsewhere
+
+
+def test_names_that_no_file_can_have_are_refused_in_one_line():
+    for name, words in (('x' * 5000, 'File name too long'), ('/etc/hostname/x', 'Not a directory'), ('a\0', 'no name')):
+        with pytest.raises(UserError, match=words):
+            pictures.listed([name])
 
 
 @pytest.mark.parametrize(
@@ -293,10 +373,37 @@ def test_json_lines_say_what_the_rows_say(tmp_path):
     rows = [FACE, Prediction('b.png', 3, problem='no face')]
     for row in rows:
         output.write(row)
-    assert output.keep().read_text().count('\n') == 2
     output.finish()
     found = [json.loads(line) for line in (tmp_path / 'rows.jsonl').read_text().splitlines()]
     assert found == [row.to_dict() for row in rows]
+
+
+def test_rows_that_are_kept_early_take_no_name_of_another_file(tmp_path):
+    own = tmp_path / 'rows.unfinished.csv'
+    own.write_text('mine')
+    for name in ('rows.unfinished-2.csv', 'rows.unfinished-3.csv'):
+        output = Output(tmp_path / 'rows.csv', NAMES)
+        output.write(FACE)
+        assert output.keep() == tmp_path / name
+        assert len(table(tmp_path / name)) == 1
+    Output(tmp_path / 'rows.csv', NAMES).discard()
+    assert own.read_text() == 'mine'
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_places_that_cannot_be_written_are_known_before(tmp_path):
+    (tmp_path / 'a.csv').mkdir()
+    os.mkfifo(tmp_path / 'pipe.csv')
+    (tmp_path / 'file').touch()
+    names = {'x' * 300 + '.csv': 'too long', 'a.csv': 'is a folder', 'pipe.csv': 'no regular', 'file/b.csv': 'cannot'}
+    for name, words in names.items():
+        with pytest.raises(UserError, match=words):
+            predictions.check_place(tmp_path / name)
+    predictions.check_place(tmp_path / 'b.csv')
+    for name in ('file', 'file/seen', 'x' * 300):
+        with pytest.raises(UserError, match='cannot write annotated pictures here'):
+            annotation.check_place(tmp_path / name)
+    annotation.check_place(tmp_path / 'new' / 'seen')
 
 
 def test_no_cell_is_a_formula(tmp_path):
@@ -338,8 +445,21 @@ def test_annotated_pictures_stay_in_their_folder(tmp_path):
     assert [found[0], found[1], found[2], found[5], found[6]] == [
         'abs/a.png.jpg',
         'a.png.jpg',
-        'a.png.jpg',
+        'a.png.2.jpg',
         'picture.jpg',
-        'a.png/000007.jpg',
+        'a.png.3/000007.jpg',
     ]
+    assert len(set(found)) == len(found)
     assert all(place.is_file() for place in places)
+    assert album.add(image, [Prediction('./a.png', problem='no face')], 1.0) == places[2]
+
+
+def test_lines_are_seen_in_small_pictures():
+    drawn = np.asarray(annotation.draw(np.zeros((100, 120, 1), np.uint8), [FACE])).astype(int)
+    yellow = drawn[..., 0] - drawn[..., 2] > 100
+    assert yellow[50, 20:22].all()
+    assert not yellow[50, 22]
+    (x, y), _ = FACE.eyes
+    assert yellow[int(y), int(x) - 3]
+    assert yellow[int(y), int(x) + 3]
+    assert not yellow[int(y), int(x)]

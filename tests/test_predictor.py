@@ -7,15 +7,18 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 
 import fn2en_jax
 from fn2en_jax import portable
+from fn2en_jax import predictor as predictor_module
 from fn2en_jax.data import pictures, viola_jones
 from fn2en_jax.data.pictures import Picture
 from fn2en_jax.data.sources import open_csv
@@ -183,6 +186,93 @@ def test_pictures_are_taken_a_few_ahead_and_not_kept(predictor, monkeypatch, cro
     assert 8 <= most <= 8 + 2 * 2 + 4 * 8 + 2
 
 
+def one_face_first(seconds: float = 0.0, side: int = 40):
+    """A `detect` that is slow and finds a face in pictures that begin with a black pixel, and 600 pictures of which
+    only the first does."""
+
+    def detect(image):
+        time.sleep(seconds)
+        return [] if image[0, 0, 0] else [viola_jones.Detection((4, 4, 20, 20), None)]
+
+    source = (
+        Picture(str(number), lambda shade=number: np.full((side, side, 3), min(shade, 1), np.uint8))
+        for number in range(600)
+    )
+    return detect, source
+
+
+def test_asked_to_stop_it_finishes_what_is_under_way_only(predictor, monkeypatch):
+    detect, source = one_face_first(0.05)
+    monkeypatch.setattr(viola_jones, 'detect', detect)
+    monkeypatch.setattr(predictor_module, '_PATIENCE', 1000.0)
+    predictor.predict(np.zeros((1, 40, 40, 3), np.uint8), cropped=True)
+    looked: list[int] = []
+    begin = time.monotonic()
+    rows = [
+        seen.rows[0]
+        for seen in predictor.look(
+            source,
+            predictor.looking(),
+            workers=2,
+            stop=lambda: len(looked) >= 5,
+            progress=lambda pace: looked.append(pace.looked),
+        )
+    ]
+    assert time.monotonic() - begin < 3, 'all 600 take 15 seconds'
+    assert [row.file for row in rows] == [str(number) for number in range(len(rows))]
+    assert 5 <= len(rows) <= 5 + 4
+    assert rows[0].expression in untrained.CLASSES
+    assert looked[:5] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(('bound', 'value'), [('_PATIENCE', 0.2), ('_HELD', 12 * 40 * 40 * 3)])
+def test_a_face_does_not_wait_long_for_others(predictor, monkeypatch, bound, value):
+    detect, source = one_face_first(0.02)
+    monkeypatch.setattr(viola_jones, 'detect', detect)
+    monkeypatch.setattr(predictor_module, '_BATCHES_WORTH', 0)
+    monkeypatch.setattr(predictor_module, '_PATIENCE', 1000.0)
+    monkeypatch.setattr(predictor_module, bound, value)
+    looked: list[int] = []
+    seen = predictor.look(source, predictor.looking(), workers=1, keep=40, progress=lambda p: looked.append(p.looked))
+    assert next(seen).rows[0].face == 0
+    assert looked[-1] < 20, 'without the bound 128 pictures wait behind the first'
+    seen.close()
+
+
+def test_pictures_to_be_drawn_are_bounded_by_their_bytes(predictor, monkeypatch):
+    """Also those that threads have done with and those that the caller has decoded."""
+    monkeypatch.setattr(predictor_module, '_HELD', 10 * 40 * 40 * 3)
+    for keep, pixels in ((40, 0), (0, 40 * 40 * 3)):
+        detect, source = one_face_first(0.03)
+        monkeypatch.setattr(viola_jones, 'detect', detect)
+        taken: list[str] = []
+        ahead: list[int] = []
+
+        def counted(source=source, taken=taken, pixels=pixels):
+            for picture in source:
+                taken.append(picture.file)
+                yield dataclasses.replace(picture, nbytes=pixels)
+
+        seen = predictor.look(
+            counted(),
+            predictor.looking(),
+            workers=2,
+            keep=keep,
+            progress=lambda pace, ahead=ahead, taken=taken: ahead.append(len(taken) - pace.looked),
+        )
+        next(seen)
+        seen.close()
+        assert max(ahead) <= 11, 'without the bound 36'
+
+
+@pytest.mark.parametrize(
+    'options', [{'batch_size': 1.5}, {'batch_size': 4097}, {'workers': 0.5}, {'workers': -1}, {'every': 1.5}]
+)
+def test_options_that_make_no_sense_are_refused(predictor, crowd, options):
+    with pytest.raises(UserError, match=f'{next(iter(options))} is {next(iter(options.values()))}'):
+        predictor.predict(crowd, **options)
+
+
 def test_the_same_picture_in_every_form(predictor, crowd, tmp_path):
     path = tmp_path / 'a.png'
     Image.fromarray(crowd).save(path)
@@ -203,8 +293,16 @@ def test_the_same_picture_in_every_form(predictor, crowd, tmp_path):
         path.read_bytes(),
         [[crowd]],
     ]
+    data = path.read_bytes()
+    forms += [
+        bytearray(data),
+        memoryview(data),
+        np.array([str(path)]),
+        pandas.Series([path, path])[:1],
+    ]
+    forms += [pandas.Series([str(path)])]
     rows = [predictor.predict(form) for form in forms]
-    rows.append(predictor.predict(camera()))
+    rows += [predictor.predict(camera()), predictor.predict(io.BytesIO(data))]
     mixture = predictor.predict(form for form in forms)
     wanted = rows[0].to_dicts()
     for row in [*(one for each in rows for one in each.to_dicts()), *mixture.to_dicts()]:
@@ -236,6 +334,7 @@ def test_an_array_that_is_filled_anew_for_every_frame(predictor, photographs):
         (np.zeros((2, 20, 20), np.uint8), r'shape \(2, 20, 20\)'),
         (np.zeros((2, 2, 20, 20, 3), np.uint8), r'shape \(2, 2, 20, 20, 3\)'),
         (7, 'int is no picture'),
+        (io.StringIO('a.png'), 'open it in binary mode'),
         ([None], 'NoneType is no picture'),
         ({'a.png': 1}, 'dict is no picture'),
     ],
@@ -249,7 +348,7 @@ def test_pictures_of_odd_sizes_and_modes_are_named_or_taken(predictor):
     sizes = [np.zeros((1, 1), np.uint8), np.zeros((9, 20_001), np.uint8), np.zeros((7, 300, 3), np.uint8)]
     modes = [Image.new(mode, (24, 24)) for mode in ('F', 'I', 'La', 'CMYK', 'LAB', 'PA', '1', 'I;16B', 'HSV')]
     broad = np.zeros((8, 20_000, 3), np.uint8)
-    rows = predictor.predict([*sizes, *modes, broad, '', b'', Image.new('RGB', (7000, 7200))])
+    rows = predictor.predict([*sizes, *modes, broad, 'x' * 5000, '', b'', Image.new('RGB', (7000, 7200))])
     problems = [row.problem for row in rows]
     assert problems == [
         'the image has 1 x 1 pixels; a side needs at least 8',
@@ -258,6 +357,7 @@ def test_pictures_of_odd_sizes_and_modes_are_named_or_taken(predictor):
         *['the image has 32 bits per channel, whose range is unknown; save it with 8 or 16 bits'] * 2,
         'the image has the colour space La; save it as RGB or grey',
         *['no face'] * 7,
+        'cannot be read (File name too long)',
         'an empty name is no file',
         'the file is empty (zero bytes)',
         'the image has 7000 x 7200 pixels, more than 50 million',
@@ -333,6 +433,8 @@ def test_without_pandas_the_message_says_what_to_do(monkeypatch):
 def test_what_is_no_net_is_refused(folder, tmp_path):
     with pytest.raises(UserError, match='no such workdir'):
         fn2en_jax.load(tmp_path / 'gone')
+    with pytest.raises(UserError, match='File name too long'):
+        fn2en_jax.load('x' * 5000)
     with pytest.raises(UserError, match='the workdir of a finished run'):
         fn2en_jax.load(tmp_path)
     with pytest.raises(UserError, match='it holds scratch'):
