@@ -124,8 +124,10 @@ def card(net: Trained) -> dict[str, Any]:
         method, fold, class_names, preprocessing, config, provenance: see above.
 
     Raises:
-        UserError: when a file of the workdir is damaged, or the net is larger than any that can be exported.
+        UserError: when a file of the workdir is damaged, when the net is larger than any that can be exported, or has
+            classes that cannot be printed.
     """
+    check_names(net)
     return {
         'method': net.method,
         'fold': net.fold,
@@ -134,6 +136,20 @@ def card(net: Trained) -> dict[str, Any]:
         'config': _settings(net.config),
         'provenance': provenance(net),
     }
+
+
+def check_names(net: Trained) -> None:
+    """Refuses names of classes that `read` would refuse.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for name in net.class_names:
+        if not _is_line(name):
+            raise UserError(
+                f'{net.place} was trained with a class called "{shown(name)}", which holds a character that cannot be '
+                'printed, or nothing at all; no file can hold such a net. Rename the class and train it again'
+            )
 
 
 def texts(net: Trained) -> dict[str, str]:
