@@ -143,7 +143,7 @@ def _counted(fold: Mapping[str, Any], class_name: str | None = None) -> str:
 
 
 def _text(path: Path) -> str:
-    return path.read_text(encoding='utf-8') if path.exists() else ''
+    return workdir.read_text(path) if path.exists() else ''
 
 
 # Learning curves.

@@ -25,7 +25,7 @@ LAYERS = {
         *('predictions', 'activations', 'neurons', 'ascent', 'saliency', 'probe', 'panels'),
     ),
     4: ('engine', 'annotation'),
-    5: ('stages', 'plan'),
+    5: ('stages', 'plan', 'net_settings'),
     6: ('experiment', 'trained'),
     7: ('portable', 'stablehlo', 'trial_faces', 'predictor', 'finished', 'exhibits', 'probing'),
     8: (
