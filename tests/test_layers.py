@@ -17,7 +17,7 @@ FILES = sorted(
 
 # A module may import modules of lower layers and of its own folder.
 LAYERS = {
-    0: ('types', 'errors', 'rng', 'trees', 'workdir', 'commands'),
+    0: ('types', 'errors', 'rng', 'trees', 'workdir', 'commands', 'spreadsheet'),
     1: ('losses', 'metrics', 'optim', 'prediction_table', 'models', 'weights', 'data'),
     2: ('methods',),
     3: (
