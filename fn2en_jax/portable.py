@@ -249,6 +249,8 @@ def _opened(place: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
     """Shapes of the tensors by name, and metadata whose checksum is right."""
     try:
         with Bytes(place) as file:
+            if form := _other_form(place, file):
+                raise UserError(f'{form}; this program opens .safetensors files of python -m fn2en_jax.export')
             found, metadata = tensors.read(file)
     except OSError as error:
         raise UserError(f'{place} cannot be read: {error.strerror}') from error
@@ -264,6 +266,13 @@ def _opened(place: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
     if sum(math.prod(tensor.shape) for tensor in found.values()) > MAX_VALUES:
         raise UserError(f'{place} holds more than {MAX_VALUES} values; no net of this form does')
     return {name: tensor.shape for name, tensor in found.items()}, metadata
+
+
+def _other_form(place: Path, file: Bytes) -> str:
+    """What a file is that holds a net for other programs; '' where it may be ours."""
+    if file.size >= 4 and bytes(file.read(0, 4)) == b'PK\x03\x04':
+        return 'it is a zip, as .stablehlo programs are'
+    return 'by its name it is an ONNX model' if place.suffix.lower() == '.onnx' else ''
 
 
 def _net(place: Path, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> Trained:

@@ -261,3 +261,16 @@ def test_a_net_with_a_class_that_cannot_be_printed_is_not_written(tmp_path):
         portable.write(net, tmp_path / 'net.safetensors')
     assert str(refused.value).isprintable()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'form'),
+    [
+        ('net.onnx', b'\x08\x08\x12\x04' * 8, 'an ONNX model'),
+        ('net.stablehlo', b'PK\x03\x04' * 8, 'a zip, as .stablehlo'),
+    ],
+)
+def test_other_forms_are_told(tmp_path, name, content, form):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f'{form}.*opens .safetensors files'):
+        portable.read(tmp_path / name)
