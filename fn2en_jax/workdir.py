@@ -210,5 +210,5 @@ def check_replaceable(path: Path) -> None:
         UserError: when it is there and is no regular file.
     """
     if path.exists() and not path.is_file():
-        what = 'a folder' if path.is_dir() else 'a device or another special file'
-        raise UserError(f'{path} is {what}, which is not replaced; name a file')
+        what = 'a folder' if path.is_dir() else 'a device or another special file, which is never replaced'
+        raise UserError(f'{path} is {what}; name a file')
