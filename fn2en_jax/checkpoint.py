@@ -62,7 +62,8 @@ class Checkpoints:
             (step, state as host arrays, meta), or None when there is none at all.
 
         Raises:
-            UserError: when there are checkpoints and none is whole; nothing is deleted.
+            UserError: when there are checkpoints and none is whole, or the newest is of another net; nothing is
+                deleted.
         """
         return self._first_whole(lambda step: (step, *self._read(step, template)))
 
@@ -77,6 +78,8 @@ class Checkpoints:
         for step in steps:
             try:
                 return read(step)
+            except UserError:
+                raise
             # Damage shows as whatever error the layer that met it raises, so no narrower class would do.
             except Exception as error:
                 first = str(error).strip().split('\n')[0][:200] or type(error).__name__
@@ -103,8 +106,30 @@ class Checkpoints:
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=here), template)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
-        restored = self._manager.restore(step, args=args)
+        try:
+            restored = self._manager.restore(step, args=args)
+        except Exception as error:  # of whatever class, as above
+            if self._is_of_another_net(step, template):
+                raise UserError(
+                    f'the checkpoint {self.folder / str(step)} is whole, but of another net than config.json of its '
+                    'workdir makes: was that changed?'
+                ) from error
+            raise
         state, meta = jax.tree.map(np.asarray, restored['state']), restored['meta']
         if trees.checksum(state) != meta['checksum']:
             raise ValueError('its arrays do not match their checksum')
         return state, meta
+
+    def _is_of_another_net(self, step: int, template: PyTree) -> bool:
+        """Whether names or shapes of the arrays are others than the template's; False where nothing tells them."""
+        try:
+            with ocp.StandardCheckpointer() as reader:
+                there = reader.metadata(self.folder / str(step) / 'state').item_metadata.tree
+            return _shapes(there) != _shapes(template)
+        except Exception:  # damaged as well; the caller raises what it met
+            return False
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape) for path, leaf in leaves}

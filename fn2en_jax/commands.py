@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any, TextIO
 
 from absl import flags, logging
 
@@ -26,9 +27,61 @@ def run(main: Callable[[], None], argv: Sequence[str], usage: str) -> int:
         usage: what `--help` prints above the flags.
 
     Returns:
-        The exit code: 0; 2 after bad input; 143 when stopped by a signal with everything saved, or by SIGTERM; 130 when
-        stopped by Ctrl-C; 141 when nobody reads what is printed any more.
+        The exit code: 0; 2 after bad input, or when what is printed cannot be written; 143 when stopped by a signal
+        with everything saved, or by SIGTERM; 130 when stopped by Ctrl-C; 141 when nobody reads what is printed any
+        more.
     """
+    try:
+        with contextlib.redirect_stdout(_Printed(sys.stdout)):
+            code = _outcome(main, argv, usage)
+            sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _discard_stdout()
+        return CLOSED_PIPE
+    except _PrintingFailedError as error:
+        _discard_stdout()
+        print(f'error: cannot write what is to be printed: {error}', file=sys.stderr)
+        return BAD_INPUT
+
+
+class _PrintingFailedError(Exception):
+    """The disk under the standard output is full, or similar; not to be taken for the failure of another file."""
+
+
+class _Printed:
+    """The standard output, whose failures can be told from those of other files."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._told():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._told():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _PrintingFailedError(error.strerror) from error
+
+
+def _discard_stdout() -> None:
+    """Else Python complains when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _outcome(main: Callable[[], None], argv: Sequence[str], usage: str) -> int:
     if any(arg in ('-h', '--help', '-help') for arg in argv[1:]):
         print(f'{usage.strip()}\n\nFlags:\n{flags.FLAGS.module_help("__main__")}')
         return OK
@@ -39,10 +92,6 @@ def run(main: Callable[[], None], argv: Sequence[str], usage: str) -> int:
         logging.set_stderrthreshold('warning')
         with _signals_as_exceptions():
             main()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
-        return CLOSED_PIPE
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return BAD_INPUT
@@ -57,9 +106,14 @@ def run(main: Callable[[], None], argv: Sequence[str], usage: str) -> int:
 
 
 def divide(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What is named on a command line (files and folders), and the command line without it, as `run` takes it."""
-    named = [arg for arg in argv[1:] if not arg.startswith('-')]
-    return named, [argv[0], *(arg for arg in argv[1:] if arg.startswith('-'))]
+    """What is named on a command line (files and folders), and the command line without it, as `run` takes it.
+
+    After `--` everything is a name, whatever it begins with.
+    """
+    end = argv.index('--') if '--' in argv else len(argv)
+    before = argv[1:end]
+    named = [*(arg for arg in before if not arg.startswith('-')), *argv[end + 1 :]]
+    return named, [argv[0], *(arg for arg in before if arg.startswith('-'))]
 
 
 class Stopped(Exception):
@@ -118,6 +172,15 @@ def _parse(argv: Sequence[str]) -> None:
         raise UserError(f'{text} (see configs/base.py for all keys, --help for all flags)') from error
     if len(rest) > 1:
         raise UserError(f'what is {rest[1]!r} for? Give every value as --flag=value; see --help')
+    if 'workdir' in flags.FLAGS:
+        _check_path(flags.FLAGS['workdir'].value or '')
+
+
+def _check_path(path: str) -> None:
+    """Checkpoints are kept under names that must be text."""
+    if not path.isascii() and any('\udc80' <= character <= '\udcff' for character in path):
+        readable = os.fsencode(path).decode('utf-8', 'backslashreplace')
+        raise UserError(f'the name of the workdir {readable} is not UTF-8; rename the folder')
 
 
 def _check_config_file(argv: Sequence[str]) -> None:

@@ -25,11 +25,13 @@ FOLD = flags.DEFINE_string('fold', '', "Which fold's net, where there are severa
 def main() -> None:
     if not WORKDIR.value or not DATA.value:
         raise UserError('--workdir=FOLDER and --data=FILE.csv are needed; see --help')
-    from fn2en_jax import metrics, prediction_table, trained
+    from fn2en_jax import metrics, prediction_table, trained, workdir
     from fn2en_jax.data.sources import open_csv
 
     if OUTPUT.value and Path(OUTPUT.value).resolve() == Path(DATA.value).resolve():
         raise UserError(f'--output={OUTPUT.value} is the table to evaluate on; choose another file')
+    if OUTPUT.value:
+        workdir.check_replaceable(Path(OUTPUT.value))
     net = trained.find(WORKDIR.value, method=METHOD.value, fold=FOLD.value)
     examples = open_csv(DATA.value, net.class_names, net.reading)
     print(f'{net.method} net of fold {net.fold}: {len(examples)} images, classes {", ".join(net.class_names)}')

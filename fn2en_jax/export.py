@@ -52,6 +52,7 @@ def main(paths: Sequence[str]) -> None:
         if NET.value
         else trained.find(WORKDIR.value or '', method=METHOD.value, fold=FOLD.value)
     )
+    portable.check_names(net)
     print(f'{net.method} net{f" of fold {net.fold}" if net.fold else ""}: {_listed(net.class_names)}', flush=True)
     _check_size(net)
     faces = _faces(net, FACES.value)
@@ -112,8 +113,7 @@ def _destination(path: str) -> Path:
         raise UserError(f'{path}: only local files are written; write it here, and copy it there')
     if place.suffix not in FORMS:
         raise UserError(f'{path}: the file to write must end in {", ".join(FORMS)}')
-    if place.is_dir():
-        raise UserError(f'{path} is a folder; name a file')
+    workdir.check_replaceable(place)
     if not place.parent.is_dir():
         raise UserError(f'there is no folder {place.parent}')
     if NET.value and place.resolve() == Path(NET.value).resolve():

@@ -85,6 +85,7 @@ def content(folder: Path, images: Examples | None, *, faces: bool, missing: str)
     divided = workdir.read_json(folder / 'folds.json')
     try:
         title, compared = literature.beside_published(config, found)
+        rows, no_curves = _rows(folder)
         shown, left_out = embedded.pictures(folder / PICTURES, faces=faces)
         return {
             'title': title,
@@ -99,7 +100,8 @@ def content(folder: Path, images: Examples | None, *, faces: bool, missing: str)
             'classes': found['class_names'],
             'compared': [_beside(row, found['methods']) for row in compared],
             'paper': any(row[COLUMN['published']] for row in compared),
-            'curves': _curves(folder),
+            'curves': _curves(rows),
+            'no_curves': no_curves,
             'mistakes': _mistakes(folder, found, images),
             'pictures': shown,
             'left_out': left_out,
@@ -143,17 +145,40 @@ def _counted(fold: Mapping[str, Any], class_name: str | None = None) -> str:
 
 
 def _text(path: Path) -> str:
-    return path.read_text(encoding='utf-8') if path.exists() else ''
+    return workdir.read_text(path) if path.exists() else ''
 
 
 # Learning curves.
 
 
-def _curves(folder: Path) -> list[dict[str, Any]]:
+def _rows(folder: Path) -> tuple[list[dict[str, Any]], str]:
+    """The rows of metrics that are sound, and what is to be said of the others: '' where all are, or there is none."""
+    name = 'metrics.jsonl'
+    try:
+        rows = report.Metrics(folder).rows()
+    except (ValueError, RecursionError) as error:
+        return [], f'{name} of the workdir is damaged, so no learning curve can be drawn ({error}).'
+    sound = [row for row in rows if _is_row(row)]
+    if len(sound) < len(rows):
+        return (
+            sound,
+            f'{name} of the workdir is damaged: {len(rows) - len(sound)} of its {len(rows)} rows are left out.',
+        )
+    empty = not rows and (folder / name).exists() and (folder / name).stat().st_size > 0
+    return sound, f'{name} of the workdir holds no whole row, so no learning curve can be drawn.' if empty else ''
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, dict) or not row.keys() >= {*_PLACE}:
+        return False
+    texts = ('fold', 'stage')
+    return all(isinstance(value, str if key in texts else int | float) for key, value in row.items())
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Of each stage its panel and the last row of every fold."""
     from markupsafe import Markup
 
-    rows = report.Metrics(folder).rows()
     panels = []
     for stage in dict.fromkeys(row['stage'] for row in rows):
         own = [row for row in rows if row['stage'] == stage]

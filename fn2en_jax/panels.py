@@ -52,15 +52,15 @@ def columns_of_rows(blocks: Mapping[str, Sequence[Row]], path: Path, *, headings
     axes = figure.subplots(1, len(blocks), squeeze=False, width_ratios=widths)[0]
     for axis, (title, rows) in zip(axes, blocks.items(), strict=True):
         _rows(axis, rows, headings)
-        axis.set_title(title, color=INK, fontsize=10, loc='left', pad=8 + 9 * bool(headings))
+        axis.set_title(title, color=INK, fontsize=10, loc='left', pad=8 + 9 * bool(headings), parse_math=False)
     _save(figure, path)
 
 
 def _rows(axis: Any, rows: Sequence[Row], headings: Sequence[str]) -> None:
     axis.imshow(mosaic([row.images for row in rows]), interpolation='none')
     middles = [TILE / 2 + index * (TILE + GAP) for index in range(max(len(rows), len(headings)))]
-    axis.set_yticks(middles[: len(rows)], [row.label for row in rows], fontsize=8, color=INK)
-    axis.set_xticks(middles[: len(headings)], headings, fontsize=8, color=INK)
+    axis.set_yticks(middles[: len(rows)], [row.label for row in rows], fontsize=8, color=INK, parse_math=False)
+    axis.set_xticks(middles[: len(headings)], headings, fontsize=8, color=INK, parse_math=False)
     axis.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
     axis.spines[:].set_visible(False)
 
@@ -93,10 +93,11 @@ def grid(
             axis.set_yticks([])
             axis.spines[:].set_visible(False)
             text, colour = notes[line][place]
-            axis.set_xlabel(text, fontsize=7.5, color=colour, labelpad=2)
+            axis.set_xlabel(text, fontsize=7.5, color=colour, labelpad=2, parse_math=False)
             if line == 0:
-                axis.set_title(columns[place], fontsize=8.5, color=INK, pad=3)
-        axes[line][0].set_ylabel(rows[line], fontsize=8.5, color=INK, rotation=0, ha='right', va='center')
+                axis.set_title(columns[place], fontsize=8.5, color=INK, pad=3, parse_math=False)
+        style: dict[str, Any] = {'rotation': 0, 'ha': 'right', 'va': 'center', 'parse_math': False}
+        axes[line][0].set_ylabel(rows[line], fontsize=8.5, color=INK, **style)
     _save(figure, path)
 
 
@@ -116,7 +117,7 @@ def selectivity(shares: Mapping[str, tuple[np.ndarray, np.ndarray]], titles: Map
         axis.plot([low, high], [low, high], color=GRID, linewidth=1)
         axis.scatter(person, expression, s=9, alpha=0.55, color=COLOURS[net], linewidths=0, rasterized=True)
         axis.plot(np.median(person), np.median(expression), '+', color=INK, markersize=12, markeredgewidth=1.6)
-        axis.set_title(titles[net], fontsize=9, color=INK, loc='left')
+        axis.set_title(titles[net], fontsize=9, color=INK, loc='left', parse_math=False)
         axis.set_xlabel('share explained by person', fontsize=8.5)
         axis.tick_params(labelsize=8)
         axis.set(xlim=(low, high), ylim=(low, high))
@@ -139,7 +140,7 @@ def responses(pairs: Mapping[str, np.ndarray], shares: np.ndarray, path: Path) -
     axes = figure.subplots(len(pairs) + 1, 1, sharex=True, height_ratios=[*(1.25 for _ in pairs), 1])
     for axis, (title, values) in zip(axes, pairs.items(), strict=False):
         picture = axis.imshow(values, aspect='auto', vmin=low, vmax=high, cmap='viridis', interpolation='nearest')
-        axis.set_title(title, fontsize=9, color=INK, loc='left')
+        axis.set_title(title, fontsize=9, color=INK, loc='left', parse_math=False)
         axis.set_ylabel('test image', fontsize=8.5)
         axis.tick_params(labelsize=8)
     figure.colorbar(picture, ax=list(axes[:-1]), shrink=0.8, label='response')

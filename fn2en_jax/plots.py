@@ -68,7 +68,7 @@ def _stage_panel(axis: Any, stage: str, rows: Sequence[Mapping[str, Any]]) -> No
                 x, y = zip(*points, strict=True)
                 style = {'color': colour, 'linewidth': 1.4, 'alpha': 0.8, 'marker': '' if name == 'train' else 'o'}
                 (drawn[name],) = axis.plot(x, y, markersize=3, **style)
-    axis.set_title(stage, color=INK, fontsize=11, loc='left')
+    axis.set_title(stage, color=INK, fontsize=11, loc='left', parse_math=False)
     axis.set_xlabel('epoch')
     if accuracy:
         axis.set_ylabel('accuracy')
@@ -96,14 +96,15 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str]
     axis = figure.subplots()
     picture = axis.imshow(share, cmap='Blues', vmin=0, vmax=1)
     ticks = range(len(class_names))
-    axis.set_xticks(ticks, class_names, rotation=40, ha='right')
-    axis.set_yticks(ticks, class_names)
+    # Names are anybody's words: a pair of dollar signs in them makes no formula.
+    axis.set_xticks(ticks, class_names, rotation=40, ha='right', parse_math=False)
+    axis.set_yticks(ticks, class_names, parse_math=False)
     for row in ticks:
         for column in ticks:
             colour = 'white' if share[row, column] > 0.55 else INK
             axis.text(column, row, str(counts[row, column]), ha='center', va='center', color=colour, fontsize=9)
     axis.set(xlabel='predicted', ylabel='true')
-    axis.set_title(title, color=INK, fontsize=11, loc='left')
+    axis.set_title(title, color=INK, fontsize=11, loc='left', parse_math=False)
     figure.colorbar(picture, ax=axis, shrink=0.85, label='share of the true class')
     _save(figure, path)
 
@@ -123,7 +124,7 @@ def layers(accuracies: Mapping[str, np.ndarray], teacher: float, path: Path) -> 
     axis.plot(places, [100 * values.mean() for values in accuracies.values()], color=COLOURS['train'], label='FN2EN')
     for place, values in zip(places, accuracies.values(), strict=True):
         axis.plot(np.full(len(values), place), 100 * values, 'o', color=COLOURS['train'], markersize=4)
-    axis.set_xticks(places, list(accuracies))
+    axis.set_xticks(places, list(accuracies), parse_math=False)
     axis.set(xlabel='supervising layer', ylabel='class-averaged accuracy, %')
     axis.legend(frameon=False, fontsize=9)
     tidy(axis)

@@ -7,7 +7,7 @@ texts, JSON where they are more than a word:
     method, fold        which net of its run
     class_names         K names in the order of the outputs
     preprocessing       what is done to an image before the first layer, see `preprocessing`
-    config              the settings that make up the net, and nothing of how it was trained; see SETTINGS
+    config              the settings that make up the net, and nothing of how it was trained; see `net_settings`
     provenance          how it was made: versions, fingerprint of the data, results, all settings but paths, licence
     tensors_sha256      of names, shapes and bits
     metadata_sha256     of all the other metadata
@@ -21,7 +21,7 @@ import hashlib
 import importlib.metadata
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,14 @@ import jax
 import ml_collections
 import numpy as np
 
-from fn2en_jax import parallel, trees, workdir
+from fn2en_jax import net_settings, parallel, trees, workdir
 from fn2en_jax.data.alignment import EYES
-from fn2en_jax.data.images import MIN_SIDE
 from fn2en_jax.errors import UserError
 from fn2en_jax.methods import METHODS
 from fn2en_jax.methods.base import NetState
 from fn2en_jax.models.expression_net import MEAN_GREY
-from fn2en_jax.models.vgg_face import LAYERS, MEAN_RGB, SMALLEST_SIDE
+from fn2en_jax.models.vgg_face import MEAN_RGB
+from fn2en_jax.net_settings import SETTINGS
 from fn2en_jax.stages import FACE_NET
 from fn2en_jax.trained import Trained
 from fn2en_jax.types import PyTree
@@ -49,7 +49,6 @@ FORMAT, VERSION = TRAINED_NET, '1'
 PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy')
 _TEXTS = ('method', 'fold', 'tensors_sha256', 'metadata_sha256')
 _PARSED = ('class_names', 'preprocessing', 'config', 'provenance')
-_LARGEST_SIDE = 2048  # pixels
 _BATCH = 64  # images at once, at least
 
 # Settings that say where things lie on somebody's disk; they stay there.
@@ -63,46 +62,6 @@ _PATHS = (
     'data.manual_dir',
     'face_net.weights',
 )
-
-
-def _whole(low: int, high: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and low <= value <= high
-
-
-def _number(low: float, high: float) -> Callable[[Any], bool]:
-    return lambda value: type(value) in (int, float) and low <= value <= high
-
-
-def _one_of(*known: Any) -> Callable[[Any], bool]:
-    return lambda value: any(type(value) is type(item) and value == item for item in known)
-
-
-def _several(each: Callable[[Any], bool], fewest: int, most: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, (list, tuple)) and fewest <= len(value) <= most and all(map(each, value))
-
-
-# What makes up a net, and what may stand there: sizes are bounded by the largest that anybody would train.
-SETTINGS: Mapping[str, Callable[[Any], bool]] = {
-    'dtype': _one_of('float32', 'bfloat16'),
-    'data.stored_size': _whole(MIN_SIDE, _LARGEST_SIDE),
-    'data.crop_size': _whole(SMALLEST_SIDE, _LARGEST_SIDE),
-    'data.channels': _one_of(1, 3),
-    'data.no_face': _one_of('keep', 'drop'),
-    'loss.flip_test': _one_of(False, True),
-    'face_net.width': _number(1e-4, 4),
-    'face_net.fc_features': _whole(1, 1 << 16),
-    'face_net.batch_norm': _one_of(False, True),
-    'face_net.input_scale': _number(1e-30, 1e30),
-    'face_net.mean_rgb': _several(_number(0, 255), 3, 3),
-    'face_net.image_size': lambda value: _one_of(0)(value) or _whole(SMALLEST_SIDE, _LARGEST_SIDE)(value),
-    'expression_net.features': _several(_whole(1, 1 << 13), 1, 11),
-    'expression_net.hidden': _whole(1, 1 << 16),
-    'expression_net.batch_norm': _one_of(False, True),
-    'expression_net.input_scale': _number(1e-30, 1e30),
-    'stage1.layer': _one_of(*LAYERS),
-}
-# Of workdirs older than a key.
-_BEFORE: Mapping[str, Any] = {'data.no_face': 'keep', 'face_net.mean_rgb': MEAN_RGB, 'face_net.image_size': 0}
 
 
 def write(net: Trained, path: str | Path) -> None:
@@ -124,8 +83,10 @@ def card(net: Trained) -> dict[str, Any]:
         method, fold, class_names, preprocessing, config, provenance: see above.
 
     Raises:
-        UserError: when a file of the workdir is damaged, or the net is larger than any that can be exported.
+        UserError: when a file of the workdir is damaged, when the net is larger than any that can be exported, or has
+            classes that cannot be printed.
     """
+    check_names(net)
     return {
         'method': net.method,
         'fold': net.fold,
@@ -134,6 +95,20 @@ def card(net: Trained) -> dict[str, Any]:
         'config': _settings(net.config),
         'provenance': provenance(net),
     }
+
+
+def check_names(net: Trained) -> None:
+    """Refuses names of classes that `read` would refuse.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for name in net.class_names:
+        if not _is_line(name):
+            raise UserError(
+                f'{net.place} was trained with a class called "{shown(name)}", which holds a character that cannot be '
+                'printed, or nothing at all; no file can hold such a net. Rename the class and train it again'
+            )
 
 
 def texts(net: Trained) -> dict[str, str]:
@@ -241,7 +216,7 @@ def _setting(config: ml_collections.ConfigDict, key: str) -> Any:
     value: Any = config
     for part in key.split('.'):
         if part not in value:
-            return _BEFORE[key]
+            return net_settings.BEFORE[key]
         value = value[part]
     return value
 
@@ -260,30 +235,7 @@ def _check(settings: Mapping[str, Any]) -> None:
 def _config(settings: Mapping[str, Any]) -> ml_collections.ConfigDict:
     """A whole config around the settings of a net; what it says of training is of no consequence."""
     devices = parallel.num_devices()
-    stage = {
-        'epochs': 1.0,
-        'batch_size': -(-_BATCH // devices) * devices,
-        'optimiser': 'sgd',
-        'learning_rate': 1e-4,
-        'schedule': 'constant',
-        'drop_epochs': (),
-        'drop_factor': 1.0,
-        'warmup_epochs': 0.0,
-        'momentum': 0.9,
-        'weight_decay': 0.0,
-        'decay_mask': 'all',
-        'clip_norm': 0.0,
-        'new_layers_multiplier': 1.0,
-        'dropout_rate': 0.0,
-    }
-    config: dict[str, Any] = {
-        'data': {'data_dir': '', 'in_memory_bytes': 4 << 30, 'synthetic': {}},
-        'loss': {'class_weights': 'none', 'label_smoothing': 0.0},
-        'face_net': {'train': stage, 'dropout_rate': 0.0, 'label_smoothing': 0.0, 'weights': ''},
-        'expression_net': {'dropout_rate': 0.0},
-        'stage1': {},
-        **dict.fromkeys(('finetune', 'stage2', 'scratch'), stage),
-    }
+    config = net_settings.training(batch_size=-(-_BATCH // devices) * devices)
     for key, value in settings.items():
         room, _, name = key.rpartition('.')
         (config[room] if room else config)[name] = tuple(value) if isinstance(value, list) else value
@@ -297,6 +249,8 @@ def _opened(place: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
     """Shapes of the tensors by name, and metadata whose checksum is right."""
     try:
         with Bytes(place) as file:
+            if form := _other_form(place, file):
+                raise UserError(f'{form}; this program opens .safetensors files of python -m fn2en_jax.export')
             found, metadata = tensors.read(file)
     except OSError as error:
         raise UserError(f'{place} cannot be read: {error.strerror}') from error
@@ -314,6 +268,13 @@ def _opened(place: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
     return {name: tensor.shape for name, tensor in found.items()}, metadata
 
 
+def _other_form(place: Path, file: Bytes) -> str:
+    """What a file is that holds a net for other programs; '' where it may be ours."""
+    if file.size >= 4 and bytes(file.read(0, 4)) == b'PK\x03\x04':
+        return 'it is a zip, as .stablehlo programs are'
+    return 'by its name it is an ONNX model' if place.suffix.lower() == '.onnx' else ''
+
+
 def _net(place: Path, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> Trained:
     missing = [key for key in (*_TEXTS, *_PARSED) if key not in metadata]
     if missing:
@@ -326,7 +287,7 @@ def _net(place: Path, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[s
         raise UserError('the metadata hold no sound class_names')
     if not (metadata['fold'].isprintable() and _is_line(told['provenance'].get('licence'))):
         raise UserError('the metadata hold no sound fold or licence')
-    if not _one_of('align', 'box', 'none')(faces):
+    if faces not in ('align', 'box', 'none'):
         raise UserError(f'the metadata say that faces are cut out by {shown(faces)!r}')
     if set(told['config']) != set(SETTINGS):
         odd = sorted(set(told['config']) ^ set(SETTINGS))

@@ -1,4 +1,7 @@
-"""The table of predictions as CSV: file, expression, prediction, and the probability of every class."""
+"""The table of predictions as CSV: file, expression, prediction, and the probability of every class.
+
+Names that a spreadsheet would compute are marked, see `spreadsheet`.
+"""
 
 import csv
 import io
@@ -8,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fn2en_jax import workdir
+from fn2en_jax import spreadsheet, workdir
 from fn2en_jax.errors import UserError
 
 COLUMNS = ('file', 'expression', 'prediction')  # then a column per class, in the order of the net's outputs
@@ -37,9 +40,10 @@ def write(path: Path, files: Sequence[str], labels: np.ndarray, logits: np.ndarr
     probabilities = shifted / shifted.sum(1, keepdims=True)
     text = io.StringIO(newline='')
     writer = csv.writer(text, lineterminator='\n')
-    writer.writerow([*COLUMNS, *class_names])
+    names = [spreadsheet.marked(name) for name in class_names]
+    writer.writerow([*COLUMNS, *names])
     for name, label, row in zip(files, labels, probabilities, strict=True):
-        writer.writerow([name, class_names[label], class_names[row.argmax()], *(f'{p:.6f}' for p in row)])
+        writer.writerow([spreadsheet.marked(name), names[label], names[row.argmax()], *(f'{p:.6f}' for p in row)])
     workdir.write_text(path, text.getvalue())
 
 
@@ -52,15 +56,15 @@ def read(path: Path, class_names: Sequence[str]) -> Predictions:
     with path.open(newline='', encoding='utf-8') as file:
         try:
             header, *rows = csv.reader(file, strict=True)
-            if header != [*COLUMNS, *class_names]:
+            if [spreadsheet.plain(cell) for cell in header] != [*COLUMNS, *class_names]:
                 raise ValueError(f'its columns are {", ".join(header)}')
             number = {name: k for k, name in enumerate(class_names)}
             files, labels, predicted, *columns = zip(*rows, strict=True)
             probabilities = np.array(columns, np.float64).T
             return Predictions(
-                tuple(files),
-                np.array([number[name] for name in labels]),
-                np.array([number[name] for name in predicted]),
+                tuple(map(spreadsheet.plain, files)),
+                np.array([number[spreadsheet.plain(name)] for name in labels]),
+                np.array([number[spreadsheet.plain(name)] for name in predicted]),
                 probabilities,
             )
         except (ValueError, KeyError, csv.Error) as error:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, overload
 
-from fn2en_jax.data.pictures import FORMULA
+from fn2en_jax import spreadsheet
 from fn2en_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -233,4 +233,4 @@ class Output:
 def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return f'{value:.6g}'
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    return spreadsheet.marked(value) if isinstance(value, str) else value

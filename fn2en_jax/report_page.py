@@ -35,11 +35,13 @@ def main() -> None:
     if not WORKDIR.value:
         raise UserError('--workdir=FOLDER is needed; see --help')
     folder = Path(WORKDIR.value)
+    output = Path(OUTPUT.value) if OUTPUT.value else None
+    if output:
+        workdir.check_replaceable(output)
     config = workdir.read_json(folder / 'config.json')
     faces = config.get('report', {}).get('faces', True) if NO_FACES.value is None else not NO_FACES.value
     wanted = faces and any(folder.glob('*/predictions_*.csv'))
     images, missing = _images(config) if wanted else (None, '')
-    output = Path(OUTPUT.value) if OUTPUT.value else None
     try:
         print(f'Report: {page.write(folder, images, faces=faces, missing=missing, output=output)}')
     except OSError as error:

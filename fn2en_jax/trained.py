@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from fn2en_jax import checkpoint, engine, parallel, workdir
+from fn2en_jax import checkpoint, engine, net_settings, parallel, workdir
 from fn2en_jax.data.augmentation import centre_crop
 from fn2en_jax.data.examples import Examples
 from fn2en_jax.data.folds import Fold
@@ -141,7 +141,7 @@ def find(folder: str, *, method: str = '', fold: str = '', fold_flag: str = '--f
     root = Path(folder)
     if root.is_file():
         raise UserError(f'{folder} is a file; a workdir is the folder of a run')
-    config = ml_collections.ConfigDict(workdir.read_json(root / 'config.json'))
+    config = _config(root)
     if method == FACE_NET:
         return _finished(FACE_NET, '', config, root / FACE_NET)
     there = {
@@ -162,6 +162,18 @@ def find(folder: str, *, method: str = '', fold: str = '', fold_flag: str = '--f
     return _finished(chosen, picked, config, there[chosen, picked])
 
 
+def _config(root: Path) -> ml_collections.ConfigDict:
+    """Raises UserError when no net can be built from it."""
+    found = workdir.read_json(root / 'config.json')
+    if keys := net_settings.lacking(found):
+        more = f' and {len(keys) - 3} more keys' if len(keys) > 3 else ''
+        raise UserError(
+            f'{root}: its config.json lacks {", ".join(keys[:3])}{more}; it is of another version of this program, or '
+            'damaged'
+        )
+    return ml_collections.ConfigDict(found)
+
+
 def of_stage(folder: str, fold: str, stage: str) -> Trained | None:
     """The net that a stage of a fold left, such as 'stage1' or 'scratch'; None where there was no such stage.
 
@@ -169,7 +181,7 @@ def of_stage(folder: str, fold: str, stage: str) -> Trained | None:
         UserError: when the stage is not finished.
     """
     root = Path(folder)
-    config = ml_collections.ConfigDict(workdir.read_json(root / 'config.json'))
+    config = _config(root)
     place = root / stage if stage == FACE_NET else root / fold / stage
     methods = {stages[-1]: method for method, stages in METHODS.items()}
     return _finished(methods.get(stage, stage), fold, config, place) if place.is_dir() else None

@@ -65,7 +65,22 @@ def _cut(net: Trained, paths: Sequence[Path]) -> np.ndarray:
     """Faces out of photographs spread over the list, as for the net's training."""
     size, _, channels = net.image_shape
     step = FaceStep(net.faces, size)
-    return np.stack([_face(path, step, channels) for path in paths[:: max(1, len(paths) // _MOST)][:_MOST]])
+    faces: list[np.ndarray] = []
+    faults: list[str] = []
+    # Those spread over the list first, and then the others, as long as some cannot be read.
+    spread = paths[:: max(1, len(paths) // _MOST)][:_MOST]
+    for path in dict.fromkeys([*spread, *paths]):
+        if len(faces) == len(spread):
+            break
+        try:
+            faces.append(_face(path, step, channels))
+        except UserError as error:
+            faults.append(str(error))
+    if not faces:
+        raise UserError(f'none of the {len(paths)} photographs can be read; the first: {faults[0]}')
+    if faults:
+        print(f'{len(faults)} photographs cannot be read and are left out; the first: {faults[0]}')
+    return np.stack(faces)
 
 
 def _face(path: Path, step: FaceStep, channels: int) -> np.ndarray:

@@ -131,17 +131,34 @@ def flatten(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, An
             yield f'{prefix}{key}', value
 
 
-def read_json(path: Path) -> Any:
-    """Reads a JSON file of a workdir.
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON file of a workdir, which holds one object.
 
     Raises:
-        UserError: when it is missing or not JSON.
+        UserError: when it is missing, cannot be read, or is no JSON object.
     """
     try:
-        return json.loads(path.read_text(encoding='utf-8'))
+        found = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'{path} is damaged ({error}); delete it and run the same command again') from error
+    if not isinstance(found, dict):
+        raise UserError(f'{path} is damaged (it is no JSON object); delete it and run the same command again')
+    return found
+
+
+def read_text(path: Path) -> str:
+    """Reads a text file of a workdir.
+
+    Raises:
+        UserError: when it is missing, cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding='utf-8')
     except FileNotFoundError as error:
         raise UserError(f'{path} does not exist; is {path.parent} the workdir of a finished run?') from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f'{path} cannot be read ({error.strerror})') from error
+    except UnicodeDecodeError as error:
         raise UserError(f'{path} is damaged ({error}); delete it and run the same command again') from error
 
 
@@ -151,7 +168,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a text file in one step: readers and crashes see the old file or the new one."""
+    """Replaces a text file in one step: readers and crashes see the old file or the new one.
+
+    Raises:
+        UserError: when something that is no file has that name.
+        OSError: as the disk does.
+    """
+    check_replaceable(path)
     temporary = path.with_name(path.name + '.tmp')
     try:
         temporary.write_text(text, encoding='utf-8')
@@ -166,8 +189,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """A name beside `path` to write a file under: it becomes `path` when the block ends well, and is deleted if not.
 
     Raises:
+        UserError: when something that is no file has that name.
         OSError: as the disk does.
     """
+    check_replaceable(path)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
         yield temporary
@@ -176,3 +201,14 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuses what must not be replaced by a file: a device, a pipe, a socket, a folder.
+
+    Raises:
+        UserError: when it is there and is no regular file.
+    """
+    if path.exists() and not path.is_file():
+        what = 'a folder' if path.is_dir() else 'a device or another special file, which is never replaced'
+        raise UserError(f'{path} is {what}; name a file')

@@ -146,6 +146,16 @@ def test_bits_flipped_in_the_arrays_are_noticed_by_the_checksum(folder, monkeypa
     assert newest(folder)[0] == 2
 
 
+def test_a_checkpoint_of_another_net_is_not_called_damaged(folder, caplog):
+    whole = state(99)
+    wider = whole._replace(params={'conv': {**whole.params['conv'], 'bias': np.zeros(5, np.float32)}})
+    more = whole._replace(params={**whole.params, 'fc': np.zeros(2, np.float32)})
+    for template in (wider, more):
+        with pytest.raises(UserError, match=r'3 is whole, but of another net than config\.json'):
+            newest(folder, template)
+    assert 'damaged' not in caplog.text
+
+
 def test_when_all_are_damaged_nothing_is_deleted_and_the_folder_is_named(folder):
     for path in files(folder):
         damage_truncate(path)

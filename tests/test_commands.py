@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fn2en_jax import commands
+
 ROOT = Path(__file__).parents[1]
 WAITING = """
 import sys, time
@@ -76,3 +78,67 @@ def test_further_signals_do_not_disturb_the_end(number, kept, told):
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (130 if (kept, number) == ('', signal.SIGINT) else 143, 'left\n')
     assert (errors.startswith(told), errors.count('\n')) == (True, 1)
+
+
+TALKING = """
+import sys
+from fn2en_jax import commands
+
+def main():
+    for _ in range(int(sys.argv[1])):
+        print('a line')
+
+sys.exit(commands.run(main, ['tool', *sys.argv[2:]], 'usage ' * 100_000))
+"""
+
+
+def talk(stdout, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, '-c', TALKING, *arguments]
+    return subprocess.run(command, cwd=ROOT, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='needs /dev/full')
+@pytest.mark.parametrize('arguments', [('1',), ('100000',), ('0', '--help')])
+def test_a_full_disk_under_the_output_is_one_line(arguments):
+    with Path('/dev/full').open('w') as full:
+        done = talk(full, *arguments)
+    assert (done.returncode, done.stderr) == (
+        2,
+        'error: cannot write what is to be printed: No space left on device\n',
+    )
+
+
+@pytest.mark.parametrize('arguments', [('100000',), ('0', '--help')])
+def test_a_reader_who_has_seen_enough_is_no_failure(arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, 'w') as pipe:
+        done = talk(pipe, *arguments)
+    assert (done.returncode, done.stderr) == (141, '')
+
+
+def test_other_failures_of_the_disk_are_not_called_so():
+    def main():
+        raise FileNotFoundError(2, 'No such file', 'x')
+
+    with pytest.raises(FileNotFoundError):
+        commands.run(main, ['tool'], '')
+
+
+def test_after_two_dashes_everything_is_a_name():
+    line = ['tool', 'a.jpg', '--flag=1', '--', '-dash.jpg', '--flag=2', '--']
+    assert commands.divide(line) == (['a.jpg', '-dash.jpg', '--flag=2', '--'], ['tool', '--flag=1'])
+    assert commands.divide(['tool', '-x', 'a']) == (['a'], ['tool', '-x'])
+
+
+def test_a_workdir_whose_name_is_no_text_is_refused_by_name():
+    code = (
+        'import sys\nfrom absl import flags\nfrom fn2en_jax import commands\n'
+        'flags.DEFINE_string("workdir", None, "")\nsys.exit(commands.run(lambda: None, sys.argv, ""))'
+    )
+    command = [sys.executable, '-c', code, b'--workdir=d\xffmo']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (
+        2,
+        'error: the name of the workdir d\\xffmo is not UTF-8; rename the folder\n',
+    )

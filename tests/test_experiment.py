@@ -1,6 +1,7 @@
 """What makes a workdir refuse a run, beside its config."""
 
 import json
+import re
 from unittest import mock
 
 import ml_collections
@@ -92,3 +93,11 @@ def test_a_folds_file_excludes_rules_for_folds(tmp_path):
         config.data.update({'folds_file': str(tmp_path / 'folds.json'), key: value})
         with pytest.raises(UserError, match='folds_file excludes'):
             experiment.all_folds(config, Data(faces.make(6), None, {}))
+
+
+def test_the_hardware_names_the_processor_its_cores_and_the_memory(tmp_path):
+    told = experiment._versions()['hardware']
+    assert re.fullmatch(r'[0-9]+ x .+ \(cpu\), .+, [0-9]+ cores(, [0-9]+\.[0-9] GiB of memory)?', told), told
+    (tmp_path / 'cpuinfo').write_text('processor\t: 0\nmodel name\t: Fast CPU @ 2.00GHz\nmodel name\t: other\n')
+    assert experiment._processor(tmp_path / 'cpuinfo') == 'Fast CPU @ 2.00GHz'
+    assert experiment._processor(tmp_path / 'none')  # whatever Python knows

@@ -200,12 +200,27 @@ def test_values_that_are_not_finite_are_refused():
 
 
 def test_faces_of_the_users_folder_must_be_faces(written, photos, tmp_path):
-    (photos / '1.png').write_bytes(b'no picture')
     (tmp_path / 'empty').mkdir()
-    for folder, message in ((photos, r'1\.png: '), (tmp_path / 'none', 'no folder'), (tmp_path / 'empty', 'no files')):
+    (tmp_path / 'words').mkdir()
+    (tmp_path / 'words' / '1.png').write_bytes(b'no picture')
+    for folder, message in (
+        (tmp_path / 'words', r'none of the 1 photographs.*1\.png: '),
+        (tmp_path / 'none', 'no folder'),
+        (tmp_path / 'empty', 'no files'),
+    ):
         with pytest.raises(UserError, match=message):
             exported(tmp_path / 'b.onnx', net=str(written / 'net.safetensors'), faces=str(folder))
     assert not (tmp_path / 'b.onnx').exists()
+
+
+def test_photographs_that_cannot_be_read_are_left_out_and_counted(tmp_path, capsys):
+    for number in range(20):
+        Image.fromarray(np.full((40, 40, 3), 10 * number, np.uint8)).save(tmp_path / f'{number:02}.png')
+    for number in (0, 4, 6):
+        (tmp_path / f'{number:02}.png').write_bytes(b'no picture')
+    found = trial_faces.real(trained_nets.make(faces='none'), str(tmp_path))
+    assert found[:, 0, 0, 0].tolist() == [20, 80, 100, 120, 140, 10, 30, 50]
+    assert '3 photographs cannot be read and are left out; the first: ' in capsys.readouterr().out
 
 
 def test_faces_of_the_runs_own_data_are_taken_where_they_can_be_opened(tmp_path, capsys):

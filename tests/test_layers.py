@@ -17,7 +17,7 @@ FILES = sorted(
 
 # A module may import modules of lower layers and of its own folder.
 LAYERS = {
-    0: ('types', 'errors', 'rng', 'trees', 'workdir', 'commands'),
+    0: ('types', 'errors', 'rng', 'trees', 'workdir', 'commands', 'spreadsheet'),
     1: ('losses', 'metrics', 'optim', 'prediction_table', 'models', 'weights', 'data'),
     2: ('methods',),
     3: (
@@ -25,7 +25,7 @@ LAYERS = {
         *('predictions', 'activations', 'neurons', 'ascent', 'saliency', 'probe', 'panels'),
     ),
     4: ('engine', 'annotation'),
-    5: ('stages', 'plan'),
+    5: ('stages', 'plan', 'net_settings'),
     6: ('experiment', 'trained'),
     7: ('portable', 'stablehlo', 'trial_faces', 'predictor', 'finished', 'exhibits', 'probing'),
     8: (

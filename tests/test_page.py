@@ -1,6 +1,7 @@
 """The page of a run: every number it shows, what it must never load, and what it does with hostile words."""
 
 import base64
+import csv
 import html.parser
 import io
 import itertools
@@ -261,6 +262,24 @@ def test_an_old_workdir_and_one_without_curves_have_a_page(tmp_path):
     assert not shown.all('img')
 
 
+GARBAGE = {'not JSON': b'\x7fELF\n', 'no UTF-8': b'\xff\xfe\n', 'no row': b'[1]\n{"fold": 1}\n', 'no line': b'garbage'}
+
+
+@pytest.mark.parametrize('content', GARBAGE.values(), ids=GARBAGE)
+def test_damaged_metrics_are_told_on_the_page(content, tmp_path):
+    folder = workdirs.write(tmp_path / 'work', predicted=False)
+    rows = (folder / 'metrics.jsonl').read_bytes()
+    assert 'metrics.jsonl of the workdir' not in Page(page.write(folder, None).read_text()).text
+    (folder / 'metrics.jsonl').write_bytes(content)
+    shown = Page(page.write(folder, None).read_text())
+    assert 'metrics.jsonl of the workdir' in shown.text
+    assert not shown.all('svg')
+    (folder / 'metrics.jsonl').write_bytes(rows + b'[1]\n')
+    shown = Page(page.write(folder, None).read_text())
+    assert '1 of its 22 rows are left out' in shown.text
+    assert len(shown.all('svg')) == 4
+
+
 def test_a_run_on_everything_has_a_page(tmp_path):
     folder = workdirs.write(tmp_path / 'everything', predicted=False)
     found = json.loads((folder / 'results.json').read_text())
@@ -405,6 +424,28 @@ def test_settings_of_an_older_version_have_a_page_too(tmp_path):
     del config['data']['fold_rule'], config['report']['faces']
     with pytest.raises(UserError, match=r'older than this program.*fold_rule'):
         stages.open_labelled(config)
+
+
+def test_no_cell_of_the_table_is_a_formula(tmp_path):
+    names = ('=1+1', "'=1+1", "'plain", '+a', '-b', '@c', 'joy')
+    files = ('=cmd|.png', "''=x.png", "'", '-dash.png', '\ttab.png', 'a=b.png', '')
+    table = tmp_path / 'predictions.csv'
+    logits = np.eye(7)[::-1]
+    prediction_table.write(table, files, np.arange(7), logits, names)
+    with table.open(newline='') as file:
+        cells = [cell for line in csv.reader(file) for cell in line]
+    assert not [cell for cell in cells if cell.startswith(('=', '+', '-', '@', '\t'))]
+    back = prediction_table.read(table, names)
+    assert back.files == files
+    assert back.labels.tolist() == list(range(7))
+    assert back.predicted.tolist() == list(range(7))[::-1]
+
+
+def test_a_description_of_the_data_that_is_no_text_is_refused(tmp_path):
+    folder = workdirs.write(tmp_path / 'work', predicted=False)
+    (folder / 'dataset.txt').write_bytes(b'\xff')
+    with pytest.raises(UserError, match=r'dataset\.txt is damaged'):
+        page.write(folder, None)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fn2en_jax import plots
+from fn2en_jax import panels, plots
 
 
 @pytest.fixture
@@ -72,3 +72,16 @@ def test_the_confusion_matrix_shows_counts_and_shades_shares(drawn, tmp_path):
     assert isinstance(drawn[0].canvas, FigureCanvasAgg)
     with Image.open(tmp_path / 'confusion.png') as image:
         assert image.format == 'PNG'
+
+
+@pytest.mark.parametrize('name', ['$x^$', r'$\frac$', 'a $ b $'])
+def test_dollar_signs_in_names_are_drawn_as_they_stand(drawn, name, tmp_path):
+    plots.confusion_matrix([[3, 1], [0, 0]], (name, 'joy'), name, tmp_path / 'confusion.png')
+    assert not any(text.get_parse_math() for text in drawn[0].axes[0].get_xticklabels())
+    plots.learning_curves([row(name, 10, loss=1.0), row(name, 20, loss=2.0)], tmp_path / 'curves.png')
+    image = np.full((8, 8, 3), 90, np.uint8)
+    rows = [panels.Row(name, [image, image])]
+    panels.columns_of_rows({name: rows}, tmp_path / 'rows.png', headings=[name])
+    panels.grid([[image]], tmp_path / 'grid.png', rows=[name], columns=[name], notes=[[(name, 'black')]])
+    panels.responses({name: np.eye(3)}, np.ones(3), tmp_path / 'responses.png')
+    assert len(list(tmp_path.glob('*.png'))) == 5

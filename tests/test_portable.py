@@ -253,3 +253,24 @@ def test_a_net_too_large_for_the_form_is_not_written(tmp_path):
     with pytest.raises(UserError, match=r'config\.face_net\.width'):
         portable.write(trained_nets.make(face_net__width=5.0), tmp_path / 'a.safetensors')
     assert not list(tmp_path.iterdir())
+
+
+def test_a_net_with_a_class_that_cannot_be_printed_is_not_written(tmp_path):
+    net = trained_nets.make('scratch', names=('an\x1b[31mger', 'fear', 'joy'))
+    with pytest.raises(UserError, match=r'a class called "an\\x1b\[31mger"') as refused:
+        portable.write(net, tmp_path / 'net.safetensors')
+    assert str(refused.value).isprintable()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'form'),
+    [
+        ('net.onnx', b'\x08\x08\x12\x04' * 8, 'an ONNX model'),
+        ('net.stablehlo', b'PK\x03\x04' * 8, 'a zip, as .stablehlo'),
+    ],
+)
+def test_other_forms_are_told(tmp_path, name, content, form):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f'{form}.*opens .safetensors files'):
+        portable.read(tmp_path / name)

@@ -435,3 +435,15 @@ def test_folder_with_an_unknown_class(folder):
 
 def test_no_such_folder(tmp_path):
     assert refusal(tables.read_folder, tmp_path / 'x') == f'{tmp_path}/x: no such folder'
+
+
+@pytest.mark.parametrize('name', ['an\x1b[31mger', 'an\u202eger', 'x' * 101, '"an\nger"'])
+def test_a_class_that_cannot_be_printed_is_refused(write, faces, name):
+    message = refusal(tables.read_expressions, write(GOOD.replace('anger', name)))
+    assert 'line 2: expression' in message
+    assert 'cannot be printed' in message or 'has 101 characters, more than 100' in message
+    assert message.isprintable()  # said once, on one line
+    if '"' not in name:
+        (faces / 'folder' / name).mkdir(parents=True)
+        (faces / 'a.png').rename(faces / 'folder' / name / 'a.png')
+        assert f'class {tables.quoted(name)}: ' in refusal(tables.read_folder, faces / 'folder')

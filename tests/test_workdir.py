@@ -130,3 +130,27 @@ def test_missing_and_damaged_files_are_named(tmp_path):
         workdir.read_json(tmp_path / 'config.json')
     with pytest.raises(UserError, match='is damaged'):
         workdir.claim(tmp_path, CONFIG)
+
+
+@pytest.mark.parametrize('content', [b'[]', b'1', b'{', b'\xff', b'[' * 100_000], ids=str)
+def test_a_file_that_holds_no_object_is_refused(tmp_path, content):
+    (tmp_path / 'config.json').write_bytes(content)
+    with pytest.raises(UserError, match=r'config\.json is damaged'):
+        workdir.read_json(tmp_path / 'config.json')
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path):
+    (tmp_path / 'config.json').mkdir()
+    with pytest.raises(UserError, match='cannot be read'):
+        workdir.read_json(tmp_path / 'config.json')
+
+
+def test_a_special_file_is_never_replaced(tmp_path):
+    pipe = tmp_path / 'pipe'
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match='special file'):
+        workdir.write_text(pipe, 'x')
+    with pytest.raises(UserError, match='special file'), workdir.replacing(pipe) as temporary:
+        temporary.write_text('x')
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]

@@ -12,10 +12,10 @@ from PIL import Image
 
 from fn2en_jax.data import images, records, video
 from fn2en_jax.errors import UserError
+from fn2en_jax.spreadsheet import FORMULA
 
 MARK = '.made_by_fn2en_jax'  # a folder that holds a file of this name is not read: we wrote the pictures in it
 MAX_BYTES = 1 << 29  # of a file: the most pixels that are accepted take 400 million bytes, uncompressed in 16 bits
-FORMULA = ('=', '+', '-', '@')  # a spreadsheet takes a cell that begins with one of these for a formula
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from fn2en_jax.data import images
 from fn2en_jax.errors import UserError
 
 MAX_LISTED = 20  # problems shown of one table
+LONGEST_NAME = 100  # characters of a class: it is printed in tables and drawn on axes
 SPLITS = ('train', 'test', 'validation')
 POINTS = tuple(
     f'{part}_{axis}' for part in ('left_eye', 'right_eye', 'nose', 'left_mouth', 'right_mouth') for axis in 'xy'
@@ -437,6 +438,11 @@ def _check_classes(
 ) -> tuple[str, ...]:
     found = collections.Counter(_column(rows, label))
     names = tuple(sorted(found) if class_names is None else class_names)
+    if class_names is None:
+        first = {row.cells[label]: row for row in reversed(rows)}
+        for name, row in first.items():
+            if fault := _name_fault(name):
+                problems.add(row.line, f'{label} {quoted(name)}: {fault}')
     for row in rows:
         if row.cells[label] not in names:
             known = ', '.join(names)
@@ -448,6 +454,13 @@ def _check_classes(
         if len(found) == 1:
             problems.add(None, f'one class only: every {label} is {quoted(next(iter(found)))}; at least two are needed')
     return names
+
+
+def _name_fault(name: str) -> str:
+    """Why a class may not be called so, or nothing. Names are printed: none may move the cursor."""
+    if not name.isprintable():
+        return 'holds a character that cannot be printed'
+    return f'has {len(name)} characters, more than {LONGEST_NAME}' if len(name) > LONGEST_NAME else ''
 
 
 def _check_tests(folds: Sequence[int] | None, splits: Sequence[str] | None, problems: Problems) -> None:
