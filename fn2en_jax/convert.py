@@ -36,8 +36,8 @@ NAMES = flags.DEFINE_string(
     'names', '', 'Names in the order of the classes, for --probe: a text file, one per line, or .npy.'
 )
 TO = flags.DEFINE_string('to', '', "'pytorch': writes a state dict of a face net's file, or of a net in a workdir.")
-NET = flags.DEFINE_string('net', '', 'Which net of a workdir: fn2en, scratch, finetune or face_net.')
-NET_FOLD = flags.DEFINE_string('net_fold', '', "Which fold's net of a workdir, where there are several.")
+METHOD = flags.DEFINE_string('method', '', 'Which net of a workdir: fn2en, scratch, finetune or face_net.')
+FOLD = flags.DEFINE_string('fold', '', "Which fold's net of a workdir, where there are several.")
 
 _LIKELIEST = 5
 _SAME = 1e-5  # relative to the largest value of a tensor: what rounding to float32 may leave
@@ -207,7 +207,7 @@ def _from_workdir(source: str) -> tuple[str, dict[str, np.ndarray], dict[str, An
     from fn2en_jax.models.vgg_face import MEAN_RGB
     from fn2en_jax.weights import state_dict
 
-    net = trained.find(source, method=NET.value, fold=NET_FOLD.value, fold_flag='--net_fold')
+    net = trained.find(source, method=METHOD.value, fold=FOLD.value)
     config, size = net.config, (net.config.data.crop_size,) * 2
     facts = {'image_size': size, 'class_names': net.class_names}
     if net.method in ('finetune', 'face_net'):

@@ -125,7 +125,7 @@ class Trained:
         return Examples(image, np.zeros(1, np.int32), self.class_names, ('',), ('',))
 
 
-def find(folder: str, *, method: str = '', fold: str = '', fold_flag: str = '--fold') -> Trained:
+def find(folder: str, *, method: str = '', fold: str = '') -> Trained:
     """Finds one trained net in a workdir.
 
     Args:
@@ -133,7 +133,6 @@ def find(folder: str, *, method: str = '', fold: str = '', fold_flag: str = '--f
         method: which method's net; '' prefers FN2EN, then fine-tune, then scratch. 'face_net' is the net that learned
             persons, which all folds share.
         fold: which fold's net; '' takes the only one, or the one trained on everything.
-        fold_flag: how the tool's user says the fold.
 
     Raises:
         UserError: when there is no such net, or several and none was named.
@@ -158,7 +157,7 @@ def find(folder: str, *, method: str = '', fold: str = '', fold_flag: str = '--f
     names = [key[1] for key in there if key[0] == chosen]
     picked = fold or ('all' if 'all' in names else names[0])
     if picked not in names or (len(names) > 1 and not fold and 'all' not in names):
-        raise UserError(f'{folder} holds nets of the folds {", ".join(names)}; choose one with {fold_flag}=NAME')
+        raise UserError(f'{folder} holds nets of the folds {", ".join(names)}; choose one with --fold=NAME')
     return _finished(chosen, picked, config, there[chosen, picked])
 
 

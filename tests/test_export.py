@@ -65,7 +65,7 @@ def compared(net, module, path):
 
 def test_the_fine_tuned_face_net(workdirs, tmp_path):
     path = tmp_path / 'a.safetensors'
-    exported(workdirs / 'finetune', path, net='finetune')
+    exported(workdirs / 'finetune', path, method='finetune')
     compared(trained.find(str(workdirs / 'finetune')), Face(32, True, (2, 4, 8, 16, 16), 8, 7), path)
 
 
@@ -85,12 +85,12 @@ def test_the_expression_net(workdirs, tmp_path):
 
 def test_the_net_that_learned_persons(workdirs, tmp_path):
     path = tmp_path / 'a.safetensors'
-    exported(workdirs / 'finetune', path, net='face_net')
+    exported(workdirs / 'finetune', path, method='face_net')
     with safe_open(path, 'np') as file:
         assert file.get_tensor('fc8.weight').shape == (3, 8)
     with pytest.raises(UserError, match=r'holds no net of the stage .face_net'):
-        exported(workdirs / 'scratch', path, net='face_net')
+        exported(workdirs / 'scratch', path, method='face_net')
     with pytest.raises(UserError, match=r'holds no net of the method .fn2en'):
-        exported(workdirs / 'scratch', path, net='fn2en')
-    with pytest.raises(UserError, match='choose one with --net_fold=NAME'):
-        exported(workdirs / 'scratch', path, net_fold='fold9')
+        exported(workdirs / 'scratch', path, method='fn2en')
+    with pytest.raises(UserError, match='choose one with --fold=NAME'):
+        exported(workdirs / 'scratch', path, fold='fold9')

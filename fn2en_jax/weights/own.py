@@ -55,7 +55,7 @@ def read(file: Bytes, wish: Wish) -> Net:
     if form == TRAINED_NET:
         raise UserError(
             'this is a whole trained net; take the weights of a face net out of its run with '
-            'python -m fn2en_jax.convert WORKDIR FILE --to=pytorch --net=face_net'
+            'python -m fn2en_jax.convert WORKDIR FILE --to=pytorch --method=face_net'
         )
     if form not in (FORMAT, STATE_DICT) and any(name.endswith('.weight') for name in found):
         return pytorch.interpret(found, 'safetensors', wish)
