@@ -115,7 +115,7 @@ def test_a_workdir_older_than_the_keys_gets_their_defaults(scratch):
     path = scratch / 'config.json'
     text = path.read_text()
     content = json.loads(text)
-    del content['visualize'], content['data']['manual_dir'], content['loss']['flip_test']
+    del content['visualize'], content['data']['manual_dir'], content['data']['no_face']
     try:
         path.write_text(json.dumps(content))
         run = finished.reopen(str(scratch))
