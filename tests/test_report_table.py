@@ -163,10 +163,17 @@ def test_workdirs_of_two_experiments_are_not_joined(whole, tmp_path):
         report_table.joined_folds([whole, other])
 
 
-@pytest.mark.parametrize('content', ['[]', '{}', '{"methods": {}, "class_names": []}'])
-def test_a_workdir_without_results_is_refused(whole, content):
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ('[]', 'results.json is damaged'),
+        ('{}', 'holds no results'),
+        ('{"methods": {}, "class_names": []}', 'holds no results'),
+    ],
+)
+def test_a_workdir_without_results_is_refused(whole, content, message):
     (whole / 'results.json').write_text(content)
-    with pytest.raises(UserError, match='holds no results'):
+    with pytest.raises(UserError, match=message):
         report_table.joined([whole])
 
 
