@@ -178,6 +178,7 @@ def test_the_face_net_and_fn2en_side_by_side(tmp_path):
         f'--workdir={folder}',
         f'--config.data.data_dir={tmp_path / "data"}',
         f'--config.compilation_cache={tmp_path / "xla"}',
+        '--config.stage1.layer=pool3',  # whose maps are large enough to be shown
         *(f'--config.{stage}.epochs=1' for stage in ('face_net.train', 'finetune', 'stage1', 'stage2')),
     )
     run('-m', 'fn2en_jax.visualize', f'--workdir={folder}', '--neurons=fc6:1,fc7:2,hidden:3', *QUICK)
@@ -189,6 +190,7 @@ def test_the_face_net_and_fn2en_side_by_side(tmp_path):
         'gradcam.png',
         'gradcam_mean.png',
         'stage1.png',
+        'stage1_maps.png',
         'probe.png',
     ]
     assert 'fc6 1' in index[0]['alt']
