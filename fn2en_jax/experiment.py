@@ -219,7 +219,7 @@ def _earlier(folder: Path, data: Data) -> dict[str, Any]:
     """
     path = folder / 'results.json'
     found = workdir.read_json(path) if path.exists() else {}
-    if isinstance(found, dict) and found and found.get('class_names') != list(data.expressions.class_names):
+    if found and found.get('class_names') != list(data.expressions.class_names):
         raise UserError(f'{path} is not of this run: its classes are others; move it away, or use another --workdir')
     if found:
         results.check(found, path)

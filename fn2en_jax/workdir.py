@@ -174,14 +174,8 @@ def write_text(path: Path, text: str) -> None:
         UserError: when something that is no file has that name.
         OSError: as the disk does.
     """
-    check_replaceable(path)
-    temporary = path.with_name(path.name + '.tmp')
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding='utf-8')
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 @contextlib.contextmanager

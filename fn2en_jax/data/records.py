@@ -198,12 +198,6 @@ def junk(name: str) -> bool:
     return name.startswith('.') or name.lower() in _JUNK
 
 
-def place_below(folder: Path, root: Path) -> str:
-    """How the paths of a folder's files begin when `walk` meets them below the root; '' when it does not."""
-    inner, base = Path(os.path.realpath(folder)), Path(os.path.realpath(root))
-    return _spelled(inner.relative_to(base)) + '/' if inner.is_relative_to(base) else ''
-
-
 def outside(listed: Iterable[tuple[str, Path]], own: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     """What `walk` lists, without the files in some folders and below, whichever links lead there."""
     real = [Path(os.path.realpath(folder)) for folder in own]
