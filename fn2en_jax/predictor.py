@@ -4,13 +4,10 @@ Faces are cut out and brought to the net's form by the functions that prepare da
 and the size of `data.images`. So a picture gives the same probabilities as in an evaluation of a set that holds it.
 """
 
-import collections
-import concurrent.futures
 import dataclasses
 import functools
 import os
 import stat
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,36 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fn2en_jax import parallel, portable, trained
-from fn2en_jax.data import alignment, images, pictures
-from fn2en_jax.data.alignment import Face, FaceStep
+from fn2en_jax import cuts, parallel, portable, trained
+from fn2en_jax.cuts import Cut, Looking, Pace
+from fn2en_jax.data import pictures
 from fn2en_jax.data.pictures import Picture
 from fn2en_jax.errors import UserError
+from fn2en_jax.face_batches import Batches
 from fn2en_jax.predictions import NO_FACE, Prediction, Predictions
 
 BATCH_SIZE = 32
 MAX_BATCH_SIZE = 4096
-_WAITING = 4  # batches of pictures that may wait for a batch of faces to become full
-_PATIENCE = 1.0  # seconds that a face waits for such a batch,
-_BATCHES_WORTH = 4  # or as long as this many batches take, if that is longer: the net works a fifth of the time at most
-_HELD = 1 << 26  # bytes of pixels that may wait for a thread or to be taken from it, and as many for the net
-_TICK = 0.1  # seconds from one look at the clock to the next
-
-
-@dataclasses.dataclass(frozen=True)
-class Looking:
-    """How faces are looked for in pictures.
-
-    Attributes:
-        faces: 'align' by the eyes, 'box': the square around each face, 'none': every picture is one face already, of
-            which the central square is taken.
-        largest: only the largest face of a picture, in less time.
-        centre: take the central square of a picture in which no face is found, as the preparation of data sets does.
-    """
-
-    faces: str
-    largest: bool = False
-    centre: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,43 +42,6 @@ class Seen:
     rows: tuple[Prediction, ...]
     image: np.ndarray | None = None
     scale: float = 1.0
-
-
-@dataclasses.dataclass
-class Pace:
-    """How far `Predictor.look` is, and where the time went.
-
-    Attributes:
-        looked: pictures whose faces have been looked for.
-        decoding, finding, classifying: seconds, summed over the threads: of reading and decoding pictures, of finding
-            faces and cutting them out, of the net (its compilation included).
-        cut_short: whether pictures are left out because it was asked to stop.
-    """
-
-    looked: int = 0
-    decoding: float = 0.0
-    finding: float = 0.0
-    classifying: float = 0.0
-    cut_short: bool = False
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Cut:
-    """What a worker makes of a picture: its faces, brought to the net's form, or the reason why there are none."""
-
-    file: str
-    frame: int | None
-    faces: tuple[Face, ...] = ()
-    inputs: tuple[np.ndarray, ...] = ()
-    problem: str = ''
-    image: np.ndarray | None = None
-    scale: float = 1.0
-    decoding: float = 0.0
-    finding: float = 0.0
-
-    def held(self) -> int:
-        """Bytes of its pixels."""
-        return sum(each.nbytes for each in self.inputs) + (0 if self.image is None else self.image.nbytes)
 
 
 class Predictor:
@@ -216,13 +156,13 @@ class Predictor:
             raise UserError(f'batch_size is {batch_size!r}; it must be a whole number from 1 to {MAX_BATCH_SIZE}')
         if not isinstance(workers, int) or workers < 0:
             raise UserError(f'workers is {workers!r}; it must be a whole number, 0 for one per core')
-        work = functools.partial(_cut, looking=looking, shape=self.net.image_shape, keep=keep)
+        work = functools.partial(cuts.cut, looking=looking, shape=self.net.image_shape, keep=keep)
         workers = workers or os.cpu_count() or 1
         pace = Pace()
-        begun = _Begun(workers, batch_size + 2 * workers, expected=3 * keep**2)
-        cuts = _in_order(work, _timed(source, pace), workers, begun, stop, pace)
-        batches = _Batches(lambda faces: self._probabilities(faces, batch_size), batch_size, pace)
-        for cut in cuts:
+        begun = cuts.Begun(workers, batch_size + 2 * workers, expected=3 * keep**2)
+        found = cuts.in_order(work, cuts.timed(source, pace), workers, begun, stop, pace)
+        batches = Batches(lambda faces: self._probabilities(faces, batch_size), batch_size, pace)
+        for cut in found:
             if cut is not None:
                 batches.add(cut)
                 pace.looked += 1
@@ -244,7 +184,7 @@ class Predictor:
             raise UserError(f'{self.net.place}: the net gives probabilities that are not finite; it is damaged')
         return found
 
-    def _rows(self, cut: _Cut, probabilities: list[np.ndarray]) -> tuple[Prediction, ...]:
+    def _rows(self, cut: Cut, probabilities: list[np.ndarray]) -> tuple[Prediction, ...]:
         if not cut.faces:
             return (Prediction(cut.file, cut.frame, problem=cut.problem or NO_FACE),)
         return tuple(
@@ -294,177 +234,3 @@ def open_net(path: str | Path, method: str = '', fold: str = '') -> trained.Trai
     if method or fold:
         raise UserError(f'{path} is the file of one net; a method and a fold are chosen in a workdir')
     return portable.read(path)
-
-
-class _Batches:
-    """Gathers the faces of several pictures into batches, and gives the pictures back in order.
-
-    Args:
-        classify: gives the probabilities [n, K] of n faces, at most `size`.
-        size: faces in a full batch.
-        pace: where the seconds are added.
-    """
-
-    def __init__(self, classify: Callable[[list[np.ndarray]], np.ndarray], size: int, pace: Pace):
-        self._classify, self._size, self._pace = classify, size, pace
-        self._pending: collections.deque[_Cut] = collections.deque()
-        self._faces: collections.deque[np.ndarray] = collections.deque()
-        self._scores: collections.deque[np.ndarray] = collections.deque()
-        self._since = 0.0
-        self._quickest = 0.0  # seconds of a batch; the first may have taken a compilation
-
-    def add(self, cut: _Cut) -> None:
-        """Takes the next picture."""
-        if not self._faces:
-            self._since = time.monotonic()
-        self._pending.append(cut)
-        self._faces.extend(cut.inputs)
-
-    def due(self) -> Iterator[tuple[_Cut, list[np.ndarray]]]:
-        """Each picture that need not wait any longer, with the probabilities [K] of its faces."""
-        while len(self._faces) >= self._size or (self._faces and self._have_waited()):
-            self._next()
-        yield from self._finished()
-
-    def rest(self) -> Iterator[tuple[_Cut, list[np.ndarray]]]:
-        """All others."""
-        while self._faces:
-            self._next()
-        yield from self._finished()
-
-    def _have_waited(self) -> bool:
-        return (
-            len(self._pending) >= _WAITING * self._size
-            or time.monotonic() - self._since > max(_PATIENCE, _BATCHES_WORTH * self._quickest)
-            or sum(cut.held() for cut in self._pending) > _HELD
-        )
-
-    def _next(self) -> None:
-        begin = time.monotonic()
-        batch = [self._faces.popleft() for _ in range(min(self._size, len(self._faces)))]
-        self._scores.extend(self._classify(batch))
-        self._since = time.monotonic()
-        seconds = self._since - begin
-        self._quickest = min(self._quickest or seconds, seconds)
-        self._pace.classifying += seconds
-
-    def _finished(self) -> Iterator[tuple[_Cut, list[np.ndarray]]]:
-        while self._pending and len(self._pending[0].inputs) <= len(self._scores):
-            cut = self._pending.popleft()
-            yield cut, [self._scores.popleft() for _ in cut.inputs]
-
-
-def _cut(picture: Picture, looking: Looking, shape: tuple[int, int, int], keep: int) -> _Cut:
-    """Decodes a picture and cuts its faces out of it, as `data.preparation` and `data.store` do."""
-    begin = time.monotonic()
-    try:
-        pixels = picture.read()
-    except UserError as error:
-        return _Cut(picture.file, picture.frame, problem=str(error), decoding=time.monotonic() - begin)
-    decoded = time.monotonic()
-    faces, inputs = _faces(pixels, looking, shape)
-    found = time.monotonic()
-    image, scale = _shrunk(pixels, keep) if keep else (None, 1.0)
-    return _Cut(picture.file, picture.frame, faces, inputs, '', image, scale, decoded - begin, found - decoded)
-
-
-def _faces(
-    pixels: np.ndarray, looking: Looking, shape: tuple[int, int, int]
-) -> tuple[tuple[Face, ...], tuple[np.ndarray, ...]]:
-    """The faces of a picture, and each as the net takes it, uint8 [S, S, C]."""
-    size, _, channels = shape
-    if looking.faces == 'none':  # images that are stored as they are change their channels first
-        face = alignment.cut_all(images.with_channels(pixels, channels), FaceStep('none', size))[0]
-        return (face,), (face.image,)
-    step = FaceStep(looking.faces, no_face='keep' if looking.centre else 'drop')
-    found: Sequence[Face | None] = [alignment.cut(pixels, step)] if looking.largest else alignment.cut_all(pixels, step)
-    faces = tuple(face for face in found if face is not None)
-    return faces, tuple(images.fit(images.with_channels(face.image, channels), size) for face in faces)
-
-
-def _shrunk(pixels: np.ndarray, longest: int) -> tuple[np.ndarray, float]:
-    import cv2
-
-    height, width = pixels.shape[:2]
-    scale = min(1.0, longest / max(height, width))
-    if scale == 1:
-        return pixels, scale
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], -1), scale
-
-
-def _timed(source: Iterable[Picture], pace: Pace) -> Iterator[Picture]:
-    """The source, whose time is that of decoding where it is a clip."""
-    begin = time.monotonic()
-    for picture in source:
-        pace.decoding += time.monotonic() - begin
-        yield picture
-        begin = time.monotonic()
-
-
-class _Begun(collections.deque[tuple['concurrent.futures.Future[_Cut]', int]]):
-    """Pictures at work in threads, each with the bytes of pixels that it kept before it was read.
-
-    Args:
-        workers: how many threads there are; twice as many pictures may be begun, whatever they hold.
-        ahead: how many pictures may be.
-        expected: bytes that are kept of a picture, as far as is known before the first is ready.
-    """
-
-    def __init__(self, workers: int, ahead: int, expected: int):
-        super().__init__()
-        self._workers, self._ahead, self._expected = workers, ahead, expected
-        self._largest = 0
-
-    def enough(self) -> bool:
-        """Whether the first should be taken off before another is begun."""
-        if not self:
-            return False
-        held = sum(max(before, self._largest or self._expected) for _, before in self)
-        return self[0][0].done() or len(self) > (2 * self._workers if held > _HELD else self._ahead)
-
-    def first(self) -> _Cut | None:
-        """Takes the first off, unless it is not ready within a _TICK."""
-        concurrent.futures.wait([self[0][0]], _TICK)
-        if not self[0][0].done():
-            return None
-        cut = self.popleft()[0].result()
-        self._largest = max(self._largest, cut.held())
-        return cut
-
-    def cancel(self) -> bool:
-        """Drops those that no thread has taken, which are the last ones; whether there were any."""
-        before = len(self)
-        while self and self[-1][0].cancel():
-            self.pop()
-        return len(self) < before
-
-
-def _in_order(
-    work: Callable[[Picture], _Cut],
-    source: Iterable[Picture],
-    workers: int,
-    begun: _Begun,
-    stop: Callable[[], bool],
-    pace: Pace,
-) -> Iterator[_Cut | None]:
-    """`map` by several threads, in order, that never begins more than `begun` allows before they are asked for.
-
-    None comes in between for every _TICK without news.
-    """
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        try:
-            for picture in source:
-                if stop():
-                    pace.cut_short = True
-                    break
-                begun.append((pool.submit(work, picture), picture.nbytes))
-                while begun.enough() and not stop():
-                    yield begun.first()
-            while begun:
-                if stop() and begun.cancel():
-                    pace.cut_short = True
-                    continue
-                yield begun.first()
-        finally:
-            begun.cancel()

@@ -24,8 +24,8 @@ LAYERS = {
         *('parallel', 'checkpoint', 'report', 'plots', 'results', 'literature', 'embedded', 'page', 'onnx_graph'),
         *('predictions', 'activations', 'neurons', 'ascent', 'saliency', 'probe', 'panels'),
     ),
-    4: ('engine', 'annotation'),
-    5: ('stages', 'plan', 'net_settings'),
+    4: ('engine', 'annotation', 'cuts'),
+    5: ('stages', 'plan', 'net_settings', 'face_batches'),
     6: ('experiment', 'trained'),
     7: ('portable', 'stablehlo', 'trial_faces', 'predictor', 'finished', 'exhibits', 'probing'),
     8: (

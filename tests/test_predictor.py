@@ -17,8 +17,7 @@ import pytest
 from PIL import Image
 
 import fn2en_jax
-from fn2en_jax import portable
-from fn2en_jax import predictor as predictor_module
+from fn2en_jax import cuts, face_batches, portable
 from fn2en_jax.data import pictures, viola_jones
 from fn2en_jax.data.pictures import Picture
 from fn2en_jax.data.sources import open_csv
@@ -204,7 +203,7 @@ def one_face_first(seconds: float = 0.0, side: int = 40):
 def test_asked_to_stop_it_finishes_what_is_under_way_only(predictor, monkeypatch):
     detect, source = one_face_first(0.05)
     monkeypatch.setattr(viola_jones, 'detect', detect)
-    monkeypatch.setattr(predictor_module, '_PATIENCE', 1000.0)
+    monkeypatch.setattr(face_batches, '_PATIENCE', 1000.0)
     predictor.predict(np.zeros((1, 40, 40, 3), np.uint8), cropped=True)
     looked: list[int] = []
     begin = time.monotonic()
@@ -225,13 +224,15 @@ def test_asked_to_stop_it_finishes_what_is_under_way_only(predictor, monkeypatch
     assert looked[:5] == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize(('bound', 'value'), [('_PATIENCE', 0.2), ('_HELD', 12 * 40 * 40 * 3)])
-def test_a_face_does_not_wait_long_for_others(predictor, monkeypatch, bound, value):
+@pytest.mark.parametrize(
+    ('module', 'bound', 'value'), [(face_batches, '_PATIENCE', 0.2), (cuts, 'HELD', 12 * 40 * 40 * 3)]
+)
+def test_a_face_does_not_wait_long_for_others(predictor, monkeypatch, module, bound, value):
     detect, source = one_face_first(0.02)
     monkeypatch.setattr(viola_jones, 'detect', detect)
-    monkeypatch.setattr(predictor_module, '_BATCHES_WORTH', 0)
-    monkeypatch.setattr(predictor_module, '_PATIENCE', 1000.0)
-    monkeypatch.setattr(predictor_module, bound, value)
+    monkeypatch.setattr(face_batches, '_BATCHES_WORTH', 0)
+    monkeypatch.setattr(face_batches, '_PATIENCE', 1000.0)
+    monkeypatch.setattr(module, bound, value)
     looked: list[int] = []
     seen = predictor.look(source, predictor.looking(), workers=1, keep=40, progress=lambda p: looked.append(p.looked))
     assert next(seen).rows[0].face == 0
@@ -241,7 +242,7 @@ def test_a_face_does_not_wait_long_for_others(predictor, monkeypatch, bound, val
 
 def test_pictures_to_be_drawn_are_bounded_by_their_bytes(predictor, monkeypatch):
     """Also those that threads have done with and those that the caller has decoded."""
-    monkeypatch.setattr(predictor_module, '_HELD', 10 * 40 * 40 * 3)
+    monkeypatch.setattr(cuts, 'HELD', 10 * 40 * 40 * 3)
     for keep, pixels in ((40, 0), (0, 40 * 40 * 3)):
         detect, source = one_face_first(0.03)
         monkeypatch.setattr(viola_jones, 'detect', detect)

@@ -17,11 +17,11 @@ from PIL import Image
 
 from fn2en_jax.data import images, preparation
 from fn2en_jax.data.alignment import FaceStep
-from fn2en_jax.data.preparation import AS_IT_IS
 from fn2en_jax.data.records import Record
 from fn2en_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
+AS_IT_IS = FaceStep('none')
 POINTS = ((20.0, 24.0), (40.0, 24.0), (30.0, 36.0), (23.0, 46.0), (37.0, 46.0))
 
 
@@ -191,12 +191,12 @@ def test_processes_end_with_what_they_work_for(tmp_path):
 IN_TWO = """
 import sys
 from pathlib import Path
-from fn2en_jax.data import preparation
+from fn2en_jax.data import alignment, preparation
 from fn2en_jax.data.records import Record
 
 folder = Path(sys.argv[1])
 records = [Record(folder / 'large.png', f'{k}.png', 'anger') for k in range(4000)]
-for _ in preparation.prepare(records, preparation.AS_IT_IS, folder / 'workshop', processes=2):
+for _ in preparation.prepare(records, alignment.FaceStep('none'), folder / 'workshop', processes=2):
     pass
 """
 

@@ -37,7 +37,6 @@ CHUNK = 64  # records of one file in the workshop
 PARALLEL_FROM = 256  # below this many records further processes cost more than they save
 AHEAD = 4  # chunks given out per process
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-AS_IT_IS = alignment.FaceStep('none')
 
 
 @dataclasses.dataclass(frozen=True)
