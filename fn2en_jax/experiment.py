@@ -5,24 +5,21 @@ stage is read back, an unfinished one goes on, so the same command continues a r
 """
 
 import contextlib
-import importlib.metadata
-import math
-import os
-import platform
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 from absl import logging
 
 from fn2en_jax import (
     checkpoint,
+    config_checks,
     engine,
+    machine,
     metrics,
     page,
     parallel,
@@ -39,10 +36,9 @@ from fn2en_jax.data.sources import Data
 from fn2en_jax.errors import UserError
 from fn2en_jax.methods import METHODS
 from fn2en_jax.methods.base import NetState
-from fn2en_jax.plan import describe, parameter_table
+from fn2en_jax.plan import describe, estimate, parameter_table
 from fn2en_jax.stages import FACE_NET, Stage, Stages, augmentation, open_sets, stage_names
 from fn2en_jax.weights import files
-from fn2en_jax.weights.canonical import ALL, COLOUR_ORDERS, CONVOLUTIONS_ONLY
 
 
 def run(config: ml_collections.ConfigDict, folder: str, mode: str = 'train', *, command: str = '') -> dict[str, Any]:
@@ -61,7 +57,7 @@ def run(config: ml_collections.ConfigDict, folder: str, mode: str = 'train', *, 
         UserError: for whatever the user can mend.
         engine.Interrupted: after SIGTERM or Ctrl-C, when the state is saved.
     """
-    check(config)
+    config_checks.check(config)
     parallel.keep_compiled(config.compilation_cache)
     data = open_sets(config)
     every = all_folds(config, data)
@@ -69,10 +65,11 @@ def run(config: ml_collections.ConfigDict, folder: str, mode: str = 'train', *, 
     first = Stages(config, data, chosen[0])
     stages = [first.build(name) for name in first.names()]
     first.check_weights()
-    print(describe(stages, chosen, data.expressions, first.image_shape), flush=True)
+    costs = {stage.name: estimate(stage, first.image_shape) for stage in stages}
+    print(describe(stages, costs, chosen, data.expressions), flush=True)
     path = Path(folder)
     with workdir.only_run(path), workdir.disk_errors(path):
-        workdir.claim(path, {**plain(config), 'data_fingerprint': _fingerprint(config, data)})
+        workdir.claim(path, {**config_checks.plain(config), 'data_fingerprint': _fingerprint(config, data)})
         earlier = _earlier(path, data)
         if not (earlier and config.fold == 'none'):  # the results there are of the folds there
             workdir.write_json(path / 'folds.json', folds.to_json(every, data.expressions))
@@ -82,105 +79,8 @@ def run(config: ml_collections.ConfigDict, folder: str, mode: str = 'train', *, 
             workdir.write_text(path / 'dataset.txt', '\n'.join(data.found) + '\n')
         if mode == 'plan':
             return {}
-        return Run(config, path, data, chosen).results(earlier, command)
-
-
-def check(config: ml_collections.ConfigDict) -> None:
-    """Refuses values that could only fail later.
-
-    Raises:
-        UserError: naming the key.
-    """
-    unknown = [name for name in config.methods if name not in METHODS]
-    if unknown or not config.methods:
-        raise UserError(f'unknown method {", ".join(unknown) or "(none)"}; choose from {", ".join(METHODS)} or all')
-    if config.dtype not in ('float32', 'bfloat16'):
-        raise UserError(f'config.dtype is {config.dtype!r}; use float32 or bfloat16')
-    if config.data.faces not in ('', 'align', 'box', 'none'):
-        raise UserError(f'config.data.faces is {config.data.faces!r}; use align, box, none or nothing')
-    if config.data.no_face not in ('keep', 'drop'):
-        raise UserError(f'config.data.no_face is {config.data.no_face!r}; use keep or drop')
-    if config.loss.class_weights not in ('none', 'balanced'):
-        raise UserError(f'config.loss.class_weights is {config.loss.class_weights!r}; use none or balanced')
-    if not 32 <= config.data.crop_size <= config.data.stored_size:
-        raise UserError(
-            f'config.data.crop_size is {config.data.crop_size}; it must be at least 32 and at most '
-            f'config.data.stored_size, which is {config.data.stored_size}'
-        )
-    features, side = tuple(config.expression_net.features), config.data.crop_size
-    if not features or min(features) < 1 or 2 ** len(features) > side:
-        raise UserError(
-            f'config.expression_net.features is {features}; it must be 1 to {int(math.log2(side))} positive numbers, '
-            f'since a pool behind each halves the {side} pixels of config.data.crop_size'
-        )
-    if config.face_net.image_size and config.face_net.image_size < 32:
-        raise UserError(f'config.face_net.image_size is {config.face_net.image_size}; it must be 0 or at least 32')
-    if config.data.channels not in (1, 3):
-        raise UserError(f'config.data.channels is {config.data.channels}; use 1 (grey) or 3 (RGB)')
-    if config.face_net.colour_order not in ('', *COLOUR_ORDERS):
-        raise UserError(f'config.face_net.colour_order is {config.face_net.colour_order!r}; use rgb, bgr or nothing')
-    if config.face_net.layers not in (ALL, CONVOLUTIONS_ONLY):
-        raise UserError(f'config.face_net.layers is {config.face_net.layers!r}; use {ALL} or {CONVOLUTIONS_ONLY}')
-    if len(config.face_net.mean_rgb) != 3 or not all(0 <= value <= 255 for value in config.face_net.mean_rgb):
-        raise UserError(f'config.face_net.mean_rgb is {config.face_net.mean_rgb}; it needs three numbers of 0..255')
-    if config.stage1.reduction not in ('sum', 'mean'):
-        raise UserError(f'config.stage1.reduction is {config.stage1.reduction!r}; use sum or mean')
-    check_numbers(config)
-    for key, value in workdir.flatten(plain(config)):
-        if key.endswith('.batch_size'):
-            parallel.per_device(value)
-
-
-# What the last part of a key demands of its number: least value, greatest value (both allowed).
-RANGES = {
-    **dict.fromkeys(('epochs', 'learning_rate', 'width', 'input_scale'), (1e-30, math.inf)),
-    **dict.fromkeys(('batch_size', 'steps_per_dispatch', 'fc_features', 'hidden', 'keep'), (1, math.inf)),
-    **dict.fromkeys(('rows_per_stage', 'identity_images', 'train_images', 'test_images'), (1, math.inf)),
-    **dict.fromkeys(('identity_persons', 'train_persons', 'test_persons'), (1, 100_000)),
-    **dict.fromkeys(('dropout_rate', 'label_smoothing', 'momentum', 'zoom', 'contrast'), (0, 0.999)),
-    **dict.fromkeys(('brightness', 'erase'), (0, 1)),
-    **dict.fromkeys(('weight_decay', 'clip_norm', 'warmup_epochs', 'evals_per_stage'), (0, math.inf)),
-    **dict.fromkeys(('every_seconds', 'in_memory_bytes', 'new_layers_multiplier', 'drop_factor'), (0, math.inf)),
-    **dict.fromkeys(('top_images', 'mean_images', 'cam_images', 'map_images', 'map_channels'), (1, 1000)),
-    **dict.fromkeys(('cam_side', 'steps', 'copies', 'repeats', 'grid', 'components'), (1, 100_000)),
-    **dict.fromkeys(('jitter', 'blur', 'last_blur', 'decay'), (0, 0.5)),
-    **dict.fromkeys(('step_size', 'last_step_size', 'noise'), (0, 255)),
-    'chroma': (0, 1),
-    'p': (1, math.inf),
-    'num_folds': (2, 1000),
-    'rotate': (0, 180),
-    'seed': (0, 2**31 - 1),
-}
-
-
-def check_numbers(config: ml_collections.ConfigDict) -> None:
-    """Refuses numbers outside of their `RANGES`.
-
-    Raises:
-        UserError: naming the key.
-    """
-    for key, value in workdir.flatten(plain(config)):
-        _check_number(key, value)
-
-
-def _check_number(key: str, value: Any) -> None:
-    low, high = RANGES.get(key.split('.')[-1], (-math.inf, math.inf))
-    if isinstance(value, (int, float)) and not (math.isfinite(value) and low <= value <= high):
-        bounds = f'at least {low:g}' + (f' and at most {high:g}' if math.isfinite(high) else '')
-        wanted = 'greater than 0' if low == 1e-30 else bounds
-        raise UserError(f'config.{key} is {value}; it must be {wanted if math.isfinite(low) else "finite"}')
-
-
-def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The config as nested JSON values."""
-    return {
-        key: plain(value)
-        if isinstance(value, ml_collections.ConfigDict)
-        else list(value)
-        if isinstance(value, tuple)
-        else value
-        for key, value in config.items()
-    }
+        work = {name: cost.flops for name, cost in costs.items()}
+        return Run(config, path, data, chosen, work).results(earlier, command)
 
 
 def all_folds(config: ml_collections.ConfigDict, data: Data) -> tuple[folds.Fold, ...]:
@@ -233,17 +133,34 @@ def _fingerprint(config: ml_collections.ConfigDict, data: Data) -> dict[str, str
 
 
 class Run:
-    """Training and evaluation of the chosen folds in one workdir."""
+    """Training and evaluation of the chosen folds in one workdir.
 
-    def __init__(self, config: ml_collections.ConfigDict, folder: Path, data: Data, chosen: tuple[folds.Fold, ...]):
+    Args:
+        config: of the run.
+        folder: the workdir.
+        data: of the run.
+        chosen: the folds.
+        work: floating-point operations of every stage of a fold, by its name; they only serve the expected time.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        folder: Path,
+        data: Data,
+        chosen: tuple[folds.Fold, ...],
+        work: Mapping[str, float],
+    ):
         self._config, self._folder, self._data, self._folds = config, folder, data, chosen
         self._metrics = report.Metrics(folder)
         self._seconds: dict[str, float] = {}
         self._nets: dict[tuple[str, str], NetState] = {}
         self._stopping = False
         self._made = 0
-        names = stage_names(config)
-        self._total = len(chosen) * len(names) - (len(chosen) - 1) * (FACE_NET in names)
+        once, each = list(work), [name for name in work if name != FACE_NET]
+        self._queue = [name for fold in chosen for name in (once if fold is chosen[0] else each)]
+        self._work = dict(work)
+        self._seconds_per_flop: dict[str, float] = {}  # seconds of an operation in the stages trained by this process
 
     def results(self, earlier: Mapping[str, Any], command: str = '') -> dict[str, Any]:
         """Trains what is not trained yet and writes `results.json`, tables, plots and the page.
@@ -259,7 +176,7 @@ class Run:
             'methods': results.join(scores, earlier.get('methods', {}), names),
             'seconds': {**earlier.get('seconds', {}), **self._seconds},
             'seed': self._config.seed,
-            'versions': _versions(),
+            'versions': machine.versions(),
             'commands': list(dict.fromkeys(filter(None, (*earlier.get('commands', []), command)))),
         }
         self._write(found)
@@ -331,7 +248,7 @@ class Run:
     def _train(self, stage: Stage, nets: Any) -> NetState:
         config = self._config
         self._made += 1
-        title = f'[{self._made}/{self._total}] {stage.title}'
+        title = f'[{self._made}/{len(self._queue)}] {stage.title}'
         place = self._folder / stage.fold / stage.name
         checkpoints = checkpoint.Checkpoints(place, keep=config.checkpoint.keep)
         try:
@@ -341,6 +258,7 @@ class Run:
                 state, seconds = found[1], found[2]['seconds']
             else:
                 state, seconds = self._fit(stage, title, nets, checkpoints, found)
+                self._seconds_per_flop[stage.name] = seconds / self._work[stage.name]
         finally:
             checkpoints.close()
         self._seconds['/'.join(filter(None, (stage.fold, stage.name)))] = round(seconds, 2)
@@ -354,7 +272,7 @@ class Run:
         key = stage.key(config.seed)
         print(f'{title}: {stage.last_step} steps' + (f', going on from step {begin}' if begin else ''), flush=True)
         self._metrics.rewind(stage.fold, stage.name, begin)
-        progress = report.Progress(title, begin, stage.last_step)
+        progress = report.Progress(title, begin, stage.last_step, later=self._later(stage))
         pending: dict[str, float] = {}
 
         def row(step: int, values: dict[str, float]) -> None:
@@ -393,6 +311,16 @@ class Run:
             ) from error
         finally:
             progress.close()
+
+    def _later(self, stage: Stage) -> Callable[[float], float]:
+        """Seconds of a step of this stage -> seconds of the stages after it: at their own pace where it is known."""
+        ahead = self._queue[self._made :]
+
+        def seconds(step: float) -> float:
+            here = step * stage.last_step / self._work[stage.name]
+            return sum(self._work[name] * self._seconds_per_flop.get(name, here) for name in ahead)
+
+        return seconds
 
     def _facts(self, stage: Stage) -> dict[str, Any]:
         """What a checkpoint must say for its net to be used without this run."""
@@ -478,29 +406,3 @@ def _figures(logits: np.ndarray, images: Examples) -> dict[str, Any]:
     if images.sequences is not None:
         figures.update(metrics.sequence_votes(logits, images.labels, images.sequences))
     return figures
-
-
-def _versions() -> dict[str, str]:
-    packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
-    device = jax.local_devices()[0]
-    return {
-        'python': platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
-        'hardware': f'{jax.local_device_count()} x {device.device_kind} ({device.platform}), {_host()}',
-    }
-
-
-def _host() -> str:
-    """The machine under the devices: its processor, how many cores of it this process may use, its memory."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    facts = [_processor(), f'{cores} cores']
-    if 'SC_PHYS_PAGES' in getattr(os, 'sysconf_names', {}):
-        facts.append(f'{os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30:.1f} GiB of memory')
-    return ', '.join(facts)
-
-
-def _processor(told: Path = Path('/proc/cpuinfo')) -> str:
-    """The model as Linux tells it, else as Python does: the architecture at least."""
-    lines = told.read_text(encoding='utf-8', errors='replace').splitlines() if told.exists() else []
-    models = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
-    return next(filter(None, [*models[:1], platform.processor(), platform.machine()]), 'unknown processor')

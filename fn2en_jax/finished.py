@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 
 from configs import base
-from fn2en_jax import engine, experiment, parallel, results, stages, trained
+from fn2en_jax import config_checks, engine, parallel, results, stages, trained
 from fn2en_jax.activations import Activations
 from fn2en_jax.data import folds
 from fn2en_jax.data.datasets import DATASETS
@@ -196,13 +196,13 @@ def reopen(
 
 
 def _completed(stored: ml_collections.ConfigDict, changes: Mapping[str, Any]) -> ml_collections.ConfigDict:
-    values = _merged(experiment.plain(base.get_config()), experiment.plain(stored))
+    values = _merged(config_checks.plain(base.get_config()), config_checks.plain(stored))
     config = ml_collections.ConfigDict(values)
     for key, value in changes.items():
         if not any(key == known or key.startswith(f'{known}.') for known in OPEN_KEYS):
             raise UserError(f'config.{key} is of the training; only {", ".join(OPEN_KEYS)} can be changed afterwards')
         config.update_from_flattened_dict({key: value})
-    experiment.check_numbers(config.visualize)
+    config_checks.check_numbers(config.visualize)
     return config
 
 

@@ -1,7 +1,7 @@
 """What a run is going to do: stages, folds, steps, parameters, estimated cost."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -98,14 +98,14 @@ def _flops(equation) -> float:
     return 0.0
 
 
-def describe(stages: Sequence[Stage], folds: Sequence[Fold], examples: Examples, image_shape) -> str:
+def describe(stages: Sequence[Stage], costs: Mapping[str, Cost], folds: Sequence[Fold], examples: Examples) -> str:
     """The text that `--mode=plan` prints, and every run begins with.
 
     Args:
         stages: of the first fold; the others have the same.
+        costs: of these stages, by their names.
         folds: all that will run.
         examples: the labelled set.
-        image_shape: [H,W,C] of what the nets see.
     """
     names = examples.class_names
     width = max(9, *(len(name) + 2 for name in names))
@@ -124,7 +124,7 @@ def describe(stages: Sequence[Stage], folds: Sequence[Fold], examples: Examples,
             )
     lines += ['', f'{"stage":12}{"images":>8}{"batch":>7}{"steps":>8}{"parameters":>13}{"FLOPs":>11}{"memory":>10}']
     for stage in stages:
-        cost = estimate(stage, image_shape)
+        cost = costs[stage.name]
         lines.append(
             f'{stage.name:12}{len(stage.train):>8}{stage.batch_size:>7}{stage.last_step:>8}{cost.params:>13,}'
             f'{cost.flops:>11.2e}{cost.bytes / 2**20:>6.0f} MiB'

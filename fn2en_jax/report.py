@@ -72,7 +72,17 @@ def _run(fold: str, stage: str) -> str:
 
 
 class Progress:
-    """Progress of long work: a bar on a terminal, a plain line every few seconds elsewhere."""
+    """Progress of long work: a bar on a terminal, a plain line every few seconds elsewhere.
+
+    Args:
+        title: what is being done.
+        begin: units that are done already.
+        last: units in all.
+        unit: what is counted.
+        stream: where it is shown; standard error.
+        every_seconds: least time between two plain lines.
+        later: seconds of a unit -> seconds of the work that follows this, for the expected time of the whole.
+    """
 
     def __init__(
         self,
@@ -83,9 +93,10 @@ class Progress:
         unit: str = 'step',
         stream: TextIO | None = None,
         every_seconds: float = 10.0,
+        later: Callable[[float], float] = lambda each: 0.0,
     ):
         self._stream = stream or sys.stderr
-        self._title, self._last, self._every, self._unit = title, last, every_seconds, unit
+        self._title, self._last, self._every, self._unit, self._later = title, last, every_seconds, unit, later
         self._printed = -every_seconds
         self._first: tuple[float, int] | None = None
         self._bar = (
@@ -97,20 +108,25 @@ class Progress:
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Shows that `step` is reached."""
         note = '  '.join(f'{name} {value:.4g}' for name, value in values.items())
-        if self._bar is not None:
-            self._bar.set_postfix_str(note, refresh=False)
-            self._bar.update(step - self._bar.n)
-            return
         now = time.monotonic()
+        eta, whole = self._expected(step, now)
+        if self._bar is not None:  # it has an ETA of its own
+            self._bar.set_postfix_str(note + whole, refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif now - self._printed >= self._every or step == self._last:
+            self._printed = now
+            count = f'{self._unit} {step}/{self._last}'.strip()
+            print(f'{self._title}: {count}  {note}{eta}{whole}', file=self._stream, flush=True)
+
+    def _expected(self, step: int, now: float) -> tuple[str, str]:
+        """The time left for this work, and for what follows it as well; '' while there is no rate to tell it by."""
         if self._first is None:
             self._first = now, step  # the time before the first row is mostly compilation: no rate comes from it
-        if now - self._printed < self._every and step < self._last:
-            return
-        self._printed = now
-        done = step - self._first[1]
-        eta = f'  ETA {clock((now - self._first[0]) * (self._last - step) / done)}' if done else ''
-        count = f'{self._unit} {step}/{self._last}'.strip()
-        print(f'{self._title}: {count}  {note}{eta}', file=self._stream, flush=True)
+        if step == self._first[1]:
+            return '', ''
+        each = (now - self._first[0]) / (step - self._first[1])
+        left, later = each * (self._last - step), self._later(each)
+        return f'  ETA {clock(left)}', f'  whole run {clock(left + later)}' if later else ''
 
     def close(self) -> None:
         if self._bar is not None:

@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import base
-from fn2en_jax import experiment, workdir
+from fn2en_jax import config_checks, experiment, workdir
 from fn2en_jax.data.folds import Fold
 from fn2en_jax.data.sources import Data
 from fn2en_jax.errors import UserError
@@ -41,7 +41,7 @@ def load(*arguments: str) -> ml_collections.ConfigDict:
 def test_every_config_builds_and_passes_the_checks(path, method):
     config = load(f'--config={path}:{method}')
     assert config.methods == (tuple(METHODS) if method == 'all' else (method,))
-    experiment.check(config)
+    config_checks.check(config)
     size, channels = config.data.stored_size, config.data.channels
     data = Data(faces.make(12, size=size, channels=channels), faces.make(8, size=size, channels=channels), '')
     stages = Stages(config, data, Fold('fold0', np.arange(8), np.arange(8, 12)))
@@ -53,8 +53,8 @@ def test_every_config_builds_and_passes_the_checks(path, method):
 
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
 def test_a_config_only_overrides_keys_of_the_base(path):
-    own = dict(workdir.flatten(experiment.plain(load(f'--config={path}'))))
-    assert own.keys() == dict(workdir.flatten(experiment.plain(base.get_config()))).keys()
+    own = dict(workdir.flatten(config_checks.plain(load(f'--config={path}'))))
+    assert own.keys() == dict(workdir.flatten(config_checks.plain(base.get_config()))).keys()
     if path.stem != 'base':
         assert re.search(r'^Command: +python launch\.py --config=configs/\w+\.py', path.read_text(), re.M)
 
@@ -107,7 +107,7 @@ def test_values_that_could_only_fail_later_are_refused(key, value, message):
     config = base.get_config()
     config.update_from_flattened_dict({key: value})
     with pytest.raises(UserError, match=message):
-        experiment.check(config)
+        config_checks.check(config)
 
 
 def test_no_key_is_dead(monkeypatch):
@@ -122,7 +122,7 @@ def test_no_key_is_dead(monkeypatch):
                 name_sections(value, f'{prefix}{key}.')
 
     name_sections(config, '')
-    every = {key for key, _ in workdir.flatten(experiment.plain(config))}
+    every = {key for key, _ in workdir.flatten(config_checks.plain(config))}
     read = set()
     original = ml_collections.ConfigDict.__getitem__
 

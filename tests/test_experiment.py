@@ -1,7 +1,6 @@
 """What makes a workdir refuse a run, beside its config."""
 
 import json
-import re
 from unittest import mock
 
 import ml_collections
@@ -9,8 +8,9 @@ import numpy as np
 import pytest
 
 from configs import base
-from fn2en_jax import experiment, finished
+from fn2en_jax import config_checks, experiment, finished
 from fn2en_jax.data.examples import Examples
+from fn2en_jax.data.folds import Fold
 from fn2en_jax.data.sources import Data
 from fn2en_jax.errors import UserError
 from tests import faces, tiny_config
@@ -81,10 +81,10 @@ def test_an_expression_net_that_no_image_survives_is_refused(features):
     config = tiny_config.get_config()
     config.data.update(stored_size=36, crop_size=32)
     config.expression_net.features = (4,) * 5
-    experiment.check(config)
+    config_checks.check(config)
     config.expression_net.features = features
     with pytest.raises(UserError, match=r'^config\.expression_net\.features is .*; it must be 1 to 5 positive numbers'):
-        experiment.check(config)
+        config_checks.check(config)
 
 
 def test_a_folds_file_excludes_rules_for_folds(tmp_path):
@@ -95,9 +95,15 @@ def test_a_folds_file_excludes_rules_for_folds(tmp_path):
             experiment.all_folds(config, Data(faces.make(6), None, {}))
 
 
-def test_the_hardware_names_the_processor_its_cores_and_the_memory(tmp_path):
-    told = experiment._versions()['hardware']
-    assert re.fullmatch(r'[0-9]+ x .+ \(cpu\), .+, [0-9]+ cores(, [0-9]+\.[0-9] GiB of memory)?', told), told
-    (tmp_path / 'cpuinfo').write_text('processor\t: 0\nmodel name\t: Fast CPU @ 2.00GHz\nmodel name\t: other\n')
-    assert experiment._processor(tmp_path / 'cpuinfo') == 'Fast CPU @ 2.00GHz'
-    assert experiment._processor(tmp_path / 'none')  # whatever Python knows
+def test_the_time_of_the_whole_run_counts_every_stage_to_come(tmp_path):
+    two = tuple(Fold(name, np.arange(4), np.arange(4, 6)) for name in ('fold0', 'fold1'))
+    work = {'face_net': 100.0, 'finetune': 300.0, 'scratch': 50.0}
+    run = experiment.Run(tiny_config.get_config(), tmp_path, Data(faces.make(6), None, {}), two, work)
+    stage = mock.Mock(last_step=10)
+    stage.name, run._made = 'face_net', 1
+    to_come = run._later(stage)
+    assert to_come(2.0) == pytest.approx(0.2 * 2 * 350)  # 20 s for 100 operations; two folds without the face net
+    run._seconds_per_flop['finetune'] = 1.0  # as measured
+    assert to_come(2.0) == pytest.approx(1.0 * 2 * 300 + 0.2 * 2 * 50)
+    stage.name, run._made = 'scratch', 5
+    assert run._later(stage)(2.0) == 0

@@ -17,14 +17,14 @@ FILES = sorted(
 
 # A module may import modules of lower layers and of its own folder.
 LAYERS = {
-    0: ('types', 'errors', 'rng', 'trees', 'workdir', 'commands', 'spreadsheet'),
+    0: ('types', 'errors', 'rng', 'trees', 'workdir', 'commands', 'spreadsheet', 'machine'),
     1: ('losses', 'metrics', 'optim', 'prediction_table', 'models', 'weights', 'data'),
     2: ('methods',),
     3: (
         *('parallel', 'checkpoint', 'report', 'plots', 'results', 'literature', 'embedded', 'page', 'onnx_graph'),
         *('predictions', 'activations', 'neurons', 'ascent', 'saliency', 'probe', 'panels'),
     ),
-    4: ('engine', 'annotation', 'cuts'),
+    4: ('engine', 'config_checks', 'annotation', 'cuts'),
     5: ('stages', 'plan', 'net_settings', 'face_batches'),
     6: ('experiment', 'trained'),
     7: ('portable', 'stablehlo', 'trial_faces', 'predictor', 'finished', 'exhibits', 'probing'),
@@ -119,7 +119,7 @@ def test_config_dicts_are_read_in_few_places():
     found = {module(path) for path in FILES if 'ml_collections' in ' '.join(imports(path))}
     # The sweep and the pictures take a config from their flags, and set a few keys.
     tools = ('layer_sweep', 'visualize')
-    readers = ('stages', 'experiment', 'trained', 'portable', 'finished')
+    readers = ('stages', 'config_checks', 'experiment', 'trained', 'portable', 'finished')
     assert found <= {f'fn2en_jax.{name}' for name in (*readers, *tools)}
 
 

@@ -411,7 +411,7 @@ def test_the_tool_works_from_anywhere_and_without_the_data(workdir, tmp_path):
 
 def test_results_are_kept_when_the_page_cannot_be_drawn(tmp_path, found, monkeypatch):
     config, examples = base.get_config(), workdirs.images()
-    run = experiment.Run(config, tmp_path, Data(examples, None, {}), ())
+    run = experiment.Run(config, tmp_path, Data(examples, None, {}), (), {})
     with pytest.raises(UserError, match=r'config\.json does not exist'):  # what the page is drawn from is not there
         run._write(found)
     assert json.loads((tmp_path / 'results.json').read_text()) == found

@@ -52,7 +52,8 @@ def test_the_parameter_table_adds_up(paper):
 
 
 def test_the_description_names_folds_classes_and_stages(paper):
-    text = plan.describe(list(paper.values()), [FOLD], EXAMPLES, (224, 224, 3))
+    costs = {name: plan.estimate(stage, (224, 224, 3)) for name, stage in paper.items()}
+    text = plan.describe(list(paper.values()), costs, [FOLD], EXAMPLES)
     lines = [line.split() for line in text.splitlines()]
     assert text.startswith('28 labelled images, 7 classes, 4 persons; 4 x ')
     assert ['fold0', 'train', '21', *['3'] * 7] in lines

@@ -105,6 +105,18 @@ def test_plain_progress_prints_the_steps_and_an_eta_but_not_every_time(monkeypat
     ]
 
 
+def test_with_work_that_follows_the_time_of_the_whole_run_is_told(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(report.time, 'monotonic', lambda: now[0])
+    stream = io.StringIO()
+    progress = report.Progress('stage1', 0, 40, stream=stream, every_seconds=0.0, later=lambda each: 30 * each)
+    for step, seconds in ((10, 50), (20, 70), (40, 110)):
+        now[0] = float(seconds)
+        progress.update(step, {})
+    ends = [line.partition('40  ')[2] for line in stream.getvalue().splitlines()]
+    assert ends == ['', '  ETA 0:40  whole run 1:40', '  ETA 0:00  whole run 1:00']  # 2 s a step
+
+
 def test_the_end_of_prepared_work_is_shown_once(capsys):
     show = report.preparing()
     for done in (5, 9, 9, 9):

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from fn2en_jax import checkpoint, experiment, parallel
+from fn2en_jax import checkpoint, config_checks, parallel
 from fn2en_jax.data.examples import Examples
 from fn2en_jax.data.folds import Fold
 from fn2en_jax.data.sources import Data
@@ -31,7 +31,7 @@ def write(folder: Path, *, faces: str = 'align', channels: int = 3) -> Path:
     stage = Stages(config, Data(blank, None, {}), Fold('all', ids, ids)).build('scratch')
     state = parallel.unreplicate(parallel.replicate(_random(stage.template())))
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'config.json').write_text(json.dumps(experiment.plain(config)))
+    (folder / 'config.json').write_text(json.dumps(config_checks.plain(config)))
     preprocessing = {key: config.data[key] for key in ('stored_size', 'crop_size', 'channels', 'no_face')}
     facts = {'class_names': list(CLASSES), 'preprocessing': {**preprocessing, 'faces': faces}}
     checkpoints = checkpoint.Checkpoints(folder / 'all' / 'scratch')

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from configs import base
-from fn2en_jax import experiment, metrics, prediction_table, results
+from fn2en_jax import config_checks, metrics, prediction_table, results
 from fn2en_jax.data.examples import Examples
 
 CLASSES = ('<script>alert(1)</script>', 'joy & "bliss"', 'a class with a rather long name')
@@ -45,7 +45,7 @@ def write(folder: Path, *, source: str = 'csv', predicted: bool = True) -> Path:
                 table = folder / fold / f'predictions_{name}.csv'
                 prediction_table.write(table, part.files, part.labels, logits, CLASSES)
     _json(folder / 'results.json', _results(scores))
-    config = experiment.plain(base.get_config())
+    config = config_checks.plain(base.get_config())
     config['data'] |= {'source': source, 'expressions': '<nowhere>.csv'}
     _json(folder / 'config.json', {**config, 'note': '</td><script>'})
     _json(folder / 'folds.json', _folds(examples))
