@@ -20,8 +20,7 @@ import os
 import pathlib
 import platform
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # leave PyTorch some of a GPU's memory
@@ -31,11 +30,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs import base
-from fn2en_jax import parallel, rng
+from benchmarks import compiled_loop
+from benchmarks.compiled_loop import Runner, measure
 from fn2en_jax.data.augmentation import Augmentation
-from fn2en_jax.data.batches import Resident
-from fn2en_jax.data.examples import Examples
 from fn2en_jax.methods.classifier import Classifier
 from fn2en_jax.methods.fn2en import FeatureRegression
 from fn2en_jax.models.expression_net import FEATURES, ExpressionFeatures, ExpressionNet
@@ -51,9 +48,6 @@ STAGES = ('finetune', 'stage1', 'stage2')
 NUM_CLASSES = 7
 HIDDEN = 256
 RATE = 1e-9  # so small that random inputs do not make the nets diverge; the work is the same
-PER_DISPATCH = base.get_config().steps_per_dispatch
-SECONDS = 0.5  # a measurement takes as many steps as fill this time
-FEWEST_STEPS = 3  # and at least these: a dispatch has a price of its own, and training never makes one for one step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,31 +69,15 @@ class Case:
         return side, side, self.channels(BLOCKS[-1][0])
 
 
-Runner = Callable[[int], None]  # makes a number of steps and waits for the last
-
-
 # Ours
 
 
 def our_steps(case: Case) -> Runner:
-    """The project's own compiled loop, on random images."""
+    """The project's own compiled loop, on random images with an eighth of margin to crop from."""
     method, variables, frozen = _method(case)
+    examples = compiled_loop.random_examples(case.size * 8 // 7, 3, NUM_CLASSES)
     augmentation = Augmentation(crop=case.size, flip=True)
-    feed = Resident(_examples(case), batch_size=case.batch, augmentation=augmentation, steps=PER_DISPATCH)
-    dispatch = parallel.train_dispatch(method, feed.reader)
-    state = jax.jit(method.init)(variables)
-    carry = parallel.replicate((jnp.int32(0), state))
-    frozen, key = parallel.broadcast((frozen, rng.stream(0, 'benchmark')))
-    arrays = parallel.place(feed.reader, feed.arrays(0))
-
-    def run(steps: int) -> None:
-        nonlocal carry
-        for done in range(0, steps, PER_DISPATCH):
-            count = parallel.broadcast(jnp.int32(min(PER_DISPATCH, steps - done)))
-            carry, _ = dispatch(carry, frozen, arrays, key, count)
-        jax.block_until_ready(carry)
-
-    return run
+    return compiled_loop.runner(method, variables, frozen, examples, case.batch, augmentation)
 
 
 def _method(case: Case) -> tuple[Any, Any, Any]:
@@ -121,26 +99,8 @@ def _method(case: Case) -> tuple[Any, Any, Any]:
 
 
 def _init(model: Any, case: Case) -> Any:
-    """Variables of He's size and zero biases, drawn by NumPy: compiling `model.init` takes long."""
-    draw = np.random.default_rng(0)
     image = jax.ShapeDtypeStruct((1, case.size, case.size, 3), jnp.float32)
-    shapes = jax.eval_shape(model.init, jax.random.PRNGKey(0), image)
-
-    def fill(leaf: Any) -> np.ndarray:
-        if len(leaf.shape) == 1:
-            return np.zeros(leaf.shape, np.float32)
-        return draw.standard_normal(leaf.shape, np.float32) * np.float32((2 / np.prod(leaf.shape[:-1])) ** 0.5)
-
-    return jax.tree.map(fill, shapes)
-
-
-def _examples(case: Case) -> Examples:
-    """Random images with an eighth of margin to crop from."""
-    count, side = 256, case.size * 8 // 7
-    images = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
-    labels = np.arange(count, dtype=np.int32) % NUM_CLASSES
-    names = tuple(str(index) for index in range(count))
-    return Examples(images, labels, names[:NUM_CLASSES], None, names)
+    return compiled_loop.random_variables(jax.eval_shape(model.init, jax.random.PRNGKey(0), image))
 
 
 # PyTorch's
@@ -256,21 +216,6 @@ def matmul_rate(dtype: str, device: str, repeats: int) -> float:
 
 
 # Measurement
-
-
-def measure(runners: dict[str, Runner], repeats: int) -> dict[str, np.ndarray]:
-    """Seconds per step of every runner, [repeats]; the runners take turns, after a warm-up each."""
-    for run in runners.values():
-        run(1)
-    steps = {name: max(FEWEST_STEPS, round(SECONDS / _timed(run, 1))) for name, run in runners.items()}
-    rounds = [{name: _timed(run, steps[name]) for name, run in runners.items()} for _ in range(repeats)]
-    return {name: np.asarray([times[name] for times in rounds]) for name in runners}
-
-
-def _timed(run: Runner, steps: int) -> float:
-    start = time.perf_counter()
-    run(steps)
-    return (time.perf_counter() - start) / steps
 
 
 def compare(case: Case, device: str, rate: float, repeats: int) -> dict[str, Any]:

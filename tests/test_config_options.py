@@ -1,6 +1,5 @@
 """Every option after the colon of every config, at full size: built, and the steps of every stage traced by shape."""
 
-import dataclasses
 import importlib
 import itertools
 import json
@@ -15,8 +14,9 @@ import ml_collections
 import numpy as np
 import pytest
 
+from benchmarks import expected_time
 from configs import base
-from fn2en_jax import experiment, literature, plan
+from fn2en_jax import config_checks, literature
 from fn2en_jax.data import protocols
 from fn2en_jax.data.datasets import DATASETS
 from fn2en_jax.data.folds import Fold
@@ -68,7 +68,7 @@ def number_of_classes(config: ml_collections.ConfigDict) -> int:
 def shapes(name: str, argument: str) -> str:
     """Equal for configs whose nets and steps have the same shapes; batches are of one size in all of them."""
     config = importlib.import_module(f'configs.{name}').get_config(f'all{argument}')
-    sections = experiment.plain(config)
+    sections = config_checks.plain(config)
     data, nets = config.data, [sections['face_net'], sections['expression_net'], config.stage1.layer]
     return json.dumps([nets, number_of_classes(config), data.channels, data.stored_size, data.crop_size])
 
@@ -86,7 +86,7 @@ def test_the_options_are_found():
 def test_every_option_does_what_it_says_with_every_method(name, argument):
     for method in (*METHODS, 'all'):
         config = load(f'--config={ROOT}/configs/{name}.py:{method}{argument}')
-        experiment.check(config)
+        config_checks.check(config)
         assert config.methods == (tuple(METHODS) if method == 'all' else (method,))
         assert config.data.source in DATASETS
         for option, value in (part.split('=') for part in filter(None, argument.split(','))):
@@ -139,8 +139,10 @@ HEADER = re.compile(
     r'Command: python launch\.py --config=configs/(?P<name>\w+)\.py --workdir=runs/(?P=name) '
     r'--config\.data\.manual_dir=PATH --config\.face_net\.weights=vgg_face\.safetensors '
     r'Argument: the method \(fn2en, finetune, scratch, all\).* Expected: (?P<expected>(?:not in )?the paper\b.*) '
-    r'Time: not measured on a GPU yet; floating-point operations for [a-z ]*(?P<images>[\d,]+) training images.*: '
-    r'fine-tune (?P<finetune>\S+), stage 1 (?P<stage1>\S+), stage 2 (?P<stage2>\S+), scratch (?P<scratch>\d\.\de\d+)\.'
+    r'Time: (?P<fn2en>[\d.]+ \w+) expected on one NVIDIA Tesla P100, from a published throughput .*, not measured; '
+    r'(?P<fold>a fold with )?(?P<images>[\d,]+) training images: '
+    r'fine-tune (?P<finetune>\S+ \w+), stage 1 (?P<stage1>\S+ \w+), stage 2 (?P<stage2>\S+ \w+), '
+    r'scratch (?P<scratch>\S+ \w+)'
 )
 
 
@@ -166,21 +168,12 @@ def test_headers_tell_the_command_the_published_figures_and_the_cost(name):
 @pytest.mark.parametrize(
     'name', [name if name == 'ckplus' else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 )
-def test_the_cost_in_a_header_is_what_plan_says(name):
-    found = header(name)
-    count = int(found['images'].replace(',', ''))
-    config = load(f'--config={ROOT}/configs/{name}.py:all')
-    data, classes = config.data, number_of_classes(config)
-    one = faces.make(classes, size=data.stored_size, classes=classes, channels=data.channels)
-    expressions = dataclasses.replace(
-        one,
-        images=np.broadcast_to(one.images[:1], (count, *one.images.shape[1:])),  # no memory for AffectNet's pixels
-        labels=np.arange(count, dtype=np.int32) % classes,
-        subjects=None,
-        files=('',) * count,
-    )
-    stages = Stages(config, Data(expressions, None, {}), Fold('fold0', np.arange(0), np.arange(0)))
-    stages._train = expressions
-    for stage in ('finetune', 'stage1', 'stage2', 'scratch'):
-        flops = plan.estimate(stages.build(stage), stages.image_shape).flops
-        assert float(found[stage]) == pytest.approx(flops, rel=0.05)  # two digits
+def test_the_time_in_a_header_is_the_expected_one(name):
+    throughput = expected_time.published_rate()
+    (row,) = expected_time.expect([name], lambda *stage: throughput)
+    found = header(name).groupdict()
+    assert found['images'] == f'{row.images:,}'
+    assert bool(found['fold']) == (row.folds > 1)
+    assert found['fn2en'] == expected_time.about(row.fn2en_seconds)
+    for stage, seconds in row.seconds.items():
+        assert found[stage] == expected_time.about(seconds)
