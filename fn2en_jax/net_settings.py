@@ -81,6 +81,18 @@ def training(batch_size: int) -> dict[str, Any]:
     }
 
 
+def odd(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """The keys of a stored config with a value of another kind than the default's, or that no net has; sorted."""
+    stored = dict(workdir.flatten(config))
+    wrong = {key for key, value in workdir.flatten(defaults) if key in stored and _kind(stored[key]) != _kind(value)}
+    return sorted(wrong | {key for key, is_sound in SETTINGS.items() if key in stored and not is_sound(stored[key])})
+
+
+def _kind(value: Any) -> type:
+    """Its type, as far as JSON tells types apart."""
+    return {int: float, tuple: list}.get(type(value), type(value))
+
+
 def lacking(config: Mapping[str, Any]) -> list[str]:
     """The keys without which no net can be built from a config as `config.json` holds it; sorted."""
     present = dict(workdir.flatten(config))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import jax
 import ml_collections
 import numpy as np
 
-from fn2en_jax import checkpoint, engine, net_settings, parallel, workdir
+from configs import base
+from fn2en_jax import checkpoint, config_checks, engine, net_settings, parallel, workdir
 from fn2en_jax.data.augmentation import centre_crop
 from fn2en_jax.data.examples import Examples
 from fn2en_jax.data.folds import Fold
@@ -21,6 +23,7 @@ from fn2en_jax.methods.base import NetState
 from fn2en_jax.methods.classifier import Classifier
 from fn2en_jax.stages import FACE_NET, Stage, Stages, reading
 from fn2en_jax.types import Array, PyTree
+from fn2en_jax.weights.binary import shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +173,9 @@ def _config(root: Path) -> ml_collections.ConfigDict:
             f'{root}: its config.json lacks {", ".join(keys[:3])}{more}; it is of another version of this program, or '
             'damaged'
         )
+    if keys := net_settings.odd(found, config_checks.plain(base.get_config())):
+        value = json.dumps(dict(workdir.flatten(found))[keys[0]])
+        raise UserError(f'{root}: {keys[0]} in its config.json cannot be {shown(value)}; the file is damaged')
     return ml_collections.ConfigDict(found)
 
 

@@ -5,12 +5,12 @@ import json
 import pytest
 
 from configs import base
-from fn2en_jax import experiment, net_settings, trained
+from fn2en_jax import config_checks, net_settings, trained
 from fn2en_jax.errors import UserError
 
 
 def config() -> dict:
-    return experiment.plain(base.get_config())
+    return config_checks.plain(base.get_config())
 
 
 def without(key: str) -> dict:
@@ -38,6 +38,32 @@ def test_a_workdir_without_a_key_is_of_another_version(tmp_path, key, find):
     (tmp_path / 'config.json').write_text(json.dumps(without(key)))
     with pytest.raises(UserError, match=rf'its config\.json lacks {key}.*of another version of this program, or dam'):
         find(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'told'),
+    [
+        ('expression_net.hidden', '256', '"256"'),
+        ('finetune.batch_size', None, 'null'),
+        ('data.crop_size', True, 'true'),
+        ('face_net.width', 1e9, r'1000000000\.0'),
+        ('visualize.cam_side', [3], r'\[3\]'),
+        ('stage1.layer', 'pool9', '"pool9"'),
+    ],
+)
+def test_a_value_that_no_run_would_have_written_is_refused(tmp_path, key, value, told):
+    stored = config()
+    room, last = key.split('.')
+    stored[room][last] = value
+    (tmp_path / 'config.json').write_text(json.dumps(stored))
+    with pytest.raises(UserError, match=rf'{key} in its config\.json cannot be {told}; the file is damaged') as refused:
+        trained.find(str(tmp_path))
+    assert '\n' not in str(refused.value)
+
+
+def test_numbers_may_be_whole_and_lists_tuples():
+    stored = {**config(), 'checkpoint': {'every_seconds': 60}, 'methods': ('fn2en',)}
+    assert net_settings.odd(stored, config()) == []
 
 
 def test_an_empty_config_is_refused_in_one_line(tmp_path):
