@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fn2en_jax.models import conv, conv_cpu
-from fn2en_jax.models.conv import Conv, convolve, max_pool
+from fn2en_jax.models.conv import Conv, convolve, convolve_transposed, max_pool
 
 # image [B,H,W,C], kernel [h,w,C,F]: even and odd, one pixel, grey and colour, 1x1, odd batches, several groups
 SHAPES = [
@@ -80,6 +80,51 @@ def test_even_kernels_take_the_plain_way():
     ours = jax.vjp(convolve, image, kernel)[1](gradient)
     plain = jax.vjp(conv._convolve, image, kernel)[1](gradient)
     chex.assert_trees_all_close(ours, plain, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('image_shape', 'kernel_shape', 'strides'),
+    [
+        ((2, 5, 5, 8), (5, 5, 8, 8), (2, 2)),  # of 48x48 images: 5x5 to 7x7
+        ((3, 4, 2, 3), (4, 7, 3, 5), (2, 4)),
+        ((2, 3, 1, 6), (3, 1, 6, 2), (3, 1)),
+        ((1, 2, 3, 1), (2, 3, 1, 4), (3, 5)),  # gaps between the pieces
+    ],
+)
+def test_transposed_convolution_and_its_gradients_match_the_definition_in_float64(image_shape, kernel_shape, strides):
+    image, kernel = _random(image_shape), _random(kernel_shape, 1)
+    output, pullback = jax.vjp(jax.jit(lambda *both: convolve_transposed(*both, strides)), image, kernel)
+    gradient = _random(output.shape, 2)
+    expected, to_image, to_kernel = np.zeros(output.shape), np.zeros(image_shape), np.zeros(kernel_shape)
+    (rows, columns), (m, n) = kernel_shape[:2], strides
+    assert output.shape[1:3] == ((image_shape[1] - 1) * m + rows, (image_shape[2] - 1) * n + columns)
+    for y in range(image_shape[1]):
+        for x in range(image_shape[2]):
+            pixel, place = image[:, y, x].astype(np.float64), np.s_[:, y * m : y * m + rows, x * n : x * n + columns]
+            turned, there = kernel[::-1, ::-1].astype(np.float64), gradient[place].astype(np.float64)
+            expected[place] += np.einsum('bc,pqcf->bpqf', pixel, turned)
+            to_image[:, y, x] = np.einsum('bpqf,pqcf->bc', there, turned)
+            to_kernel += np.einsum('bc,bpqf->pqcf', pixel, there)[::-1, ::-1]
+    for ours, true in zip((output, *pullback(gradient)), (expected, to_image, to_kernel), strict=True):
+        _assert_close(ours, true, 1e-6)
+
+
+@pytest.mark.parametrize(('size', 'strides'), [(4, (2, 2)), (5, (2, 3)), (3, (1, 1))])
+def test_transposed_convolution_equals_that_of_lax_without_its_zeros(size, strides):
+    image, kernel = _random((2, 5, 3, 4)), _random((size, size, 4, 6), 1)
+    plain = jax.lax.conv_transpose(image, kernel, strides, 'VALID')
+    _assert_close(convolve_transposed(image, kernel, strides), plain, 1e-6)
+    text = str(jax.make_jaxpr(jax.grad(lambda *both: convolve_transposed(*both, strides).sum(), (0, 1)))(image, kernel))
+    assert 'conv_general_dilated' not in text
+
+
+def test_bfloat16_transposed_convolution_adds_up_in_float32():
+    image, kernel = _random((2, 4, 4, 64)), _random((4, 4, 64, 8), 1)
+    half = [jnp.asarray(leaf, jnp.bfloat16) for leaf in (image, kernel)]
+    found = convolve_transposed(*half, (2, 2))
+    assert found.dtype == jnp.bfloat16
+    exact = convolve_transposed(*(leaf.astype(jnp.float32) for leaf in half), (2, 2))
+    chex.assert_trees_all_equal(found, exact.astype(jnp.bfloat16))
 
 
 @pytest.mark.parametrize('numbers', [1, 1000, 2**20])

@@ -1,5 +1,6 @@
 """The expression net of FaceNet2ExpNet (Ding, Zhou, Chellappa 2017): features, bridge, adapter, head."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fn2en_jax.models.conv import Conv, max_pool
+from fn2en_jax.models.conv import Conv, TransposedConv, max_pool
 from fn2en_jax.models.dropout import dropout
 from fn2en_jax.models.vgg_face import MEAN_RGB, moved
 from fn2en_jax.types import Array, Key
@@ -174,21 +175,22 @@ def _enlarged(x: Array, size: tuple[int, int], dtype: Any) -> Array:
     """Fractionally-strided (transposed) convolution 'adapter' of [B,h,w,F] to exactly [B,*size,F].
 
     Along an axis of length s and target length t >= s the stride is n = ceil(t/s) and the kernel 2n - n mod 2
-    long, as for bilinear interpolation, which is how it starts; the full result is cropped to its central t
-    values.
+    long, as for bilinear interpolation, which is how it starts; one longer where the full result could not be
+    cropped to its central t values otherwise.
     """
-    strides = [math.ceil(t / s) for t, s in zip(size, x.shape[1:3], strict=True)]
-    x = nn.ConvTranspose(
-        x.shape[-1],
-        [2 * n - n % 2 for n in strides],
-        strides,
-        padding='VALID',
-        kernel_init=_interpolation,
-        dtype=dtype,
-        name='adapter',
-    )(x)
-    top, left = ((full - t) // 2 for full, t in zip(x.shape[1:3], size, strict=True))
-    return x[:, top : top + size[0], left : left + size[1], :]
+    (h, w), (height, width) = x.shape[1:3], size
+    strides = math.ceil(height / h), math.ceil(width / w)
+    kernel_size = _interpolating(strides[0], h, height), _interpolating(strides[1], w, width)
+    start = functools.partial(_interpolation, strides=strides)
+    x = TransposedConv(x.shape[-1], kernel_size, strides, dtype, start, name='adapter')(x)
+    top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
+    return x[:, top : top + height, left : left + width, :]
+
+
+def _interpolating(stride: int, source: int, target: int) -> int:
+    """The length of a kernel that interpolates between pixels `stride` apart, and is cropped alike at both ends."""
+    length = 2 * stride - stride % 2
+    return length + (length + stride * (source - 1) - target) % 2
 
 
 def _reduced(x: Array, size: tuple[int, int], dtype: Any) -> Array:
@@ -213,14 +215,13 @@ def _check_shapes(image: Array, pools: int, target_shape: Sequence[int]) -> None
         )
 
 
-def _interpolation(_: Key, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-    """Bilinear interpolation of each channel by itself: [h,w,F,F]."""
-    rows, columns = (_triangle(length) for length in shape[:2])
+def _interpolation(_: Key, shape: Sequence[int], dtype: Any = jnp.float32, *, strides: tuple[int, int]) -> Array:
+    """Bilinear interpolation of each channel by itself, between pixels `strides` apart: [h,w,F,F]."""
+    rows, columns = map(_triangle, shape[:2], strides)
     return (jnp.outer(rows, columns)[:, :, None, None] * jnp.eye(shape[2])[None, None]).astype(dtype)
 
 
-def _triangle(length: int) -> Array:
-    stride = (length + 1) // 2
+def _triangle(length: int, stride: int) -> Array:
     centre = (length - 1) / 2
     return 1.0 - jnp.abs(jnp.arange(length) - centre) / stride
 
