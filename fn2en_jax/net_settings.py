@@ -53,6 +53,17 @@ SETTINGS: Mapping[str, Callable[[Any], bool]] = {
 BEFORE: Mapping[str, Any] = {'data.no_face': 'keep', 'face_net.mean_rgb': MEAN_RGB, 'face_net.image_size': 0}
 
 
+def is_names(names: Any) -> bool:
+    """Whether these can be the names of classes: a list of different lines."""
+    several = isinstance(names, (list, tuple)) and len(names) > 0
+    return several and all(map(is_line, names)) and len(set(names)) == len(names)
+
+
+def is_line(text: Any) -> bool:
+    """Whether it may be printed as it is: nothing that moves the cursor."""
+    return isinstance(text, str) and text != '' and text.isprintable()
+
+
 def training(batch_size: int) -> dict[str, Any]:
     """A config without SETTINGS: whatever else it takes to build a net, of no consequence for a trained one."""
     stage = {

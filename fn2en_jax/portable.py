@@ -36,7 +36,7 @@ from fn2en_jax.methods import METHODS
 from fn2en_jax.methods.base import NetState
 from fn2en_jax.models.expression_net import MEAN_GREY
 from fn2en_jax.models.vgg_face import MEAN_RGB
-from fn2en_jax.net_settings import SETTINGS
+from fn2en_jax.net_settings import SETTINGS, is_line, is_names
 from fn2en_jax.stages import FACE_NET
 from fn2en_jax.trained import Trained
 from fn2en_jax.types import PyTree
@@ -104,7 +104,7 @@ def check_names(net: Trained) -> None:
         UserError: naming the first.
     """
     for name in net.class_names:
-        if not _is_line(name):
+        if not is_line(name):
             raise UserError(
                 f'{net.place} was trained with a class called "{shown(name)}", which holds a character that cannot be '
                 'printed, or nothing at all; no file can hold such a net. Rename the class and train it again'
@@ -283,9 +283,9 @@ def _net(place: Path, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[s
     method, names, faces = metadata['method'], told['class_names'], told['preprocessing'].get('faces')
     if method not in (*METHODS, FACE_NET):
         raise UserError(f'the metadata name the method {shown(method)!r}')
-    if not _is_names(names):
+    if not is_names(names):
         raise UserError('the metadata hold no sound class_names')
-    if not (metadata['fold'].isprintable() and _is_line(told['provenance'].get('licence'))):
+    if not (metadata['fold'].isprintable() and is_line(told['provenance'].get('licence'))):
         raise UserError('the metadata hold no sound fold or licence')
     if faces not in ('align', 'box', 'none'):
         raise UserError(f'the metadata say that faces are cut out by {shown(faces)!r}')
@@ -312,15 +312,6 @@ def _parsed(key: str, text: str) -> Any:
     if not isinstance(value, kind):
         raise UserError(f'its {key} is no JSON {"list" if kind is list else "object"}')
     return value
-
-
-def _is_names(names: list[Any]) -> bool:
-    return bool(names) and all(map(_is_line, names)) and len(set(names)) == len(names)
-
-
-def _is_line(text: Any) -> bool:
-    """Whether it may be printed as it is: nothing that moves the cursor."""
-    return isinstance(text, str) and text != '' and text.isprintable()
 
 
 def _check_outputs(method: str, shapes: Mapping[str, tuple[int, ...]], names: list[str]) -> None:

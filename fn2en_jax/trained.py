@@ -200,6 +200,8 @@ def _finished(method: str, fold: str, config: ml_collections.ConfigDict, place: 
         raise UserError(
             f'{place} is trained up to step {facts["step"]} of {facts["last_step"]}; finish it with launch.py first'
         )
+    if not net_settings.is_names(facts['class_names']):
+        raise UserError(f'{place} has no sound class names; it is damaged, or of an older version: train it again')
     faces = facts['preprocessing'].get('faces', 'none')  # checkpoints older than the key are of images as they are
     read = functools.partial(_newest, place)
     return Trained(method, fold, tuple(facts['class_names']), config, place, read, faces)

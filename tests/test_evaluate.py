@@ -135,3 +135,12 @@ def test_a_net_in_the_middle_of_its_training_is_refused(workdir, monkeypatch):
     monkeypatch.setattr(trained, '_facts', lambda place: facts | {'last_step': facts['last_step'] + 1})
     with pytest.raises(UserError, match=r'finish it with launch\.py first'):
         trained.find(str(workdir))
+
+
+@pytest.mark.parametrize('names', [['a', 'b\x1b[2J'], ['a', 'a'], ['a', ''], ['a\nb', 'c'], [], 'ab', ['a', 3]])
+def test_class_names_that_would_steer_a_terminal_are_refused(workdir, monkeypatch, names):
+    facts = trained._facts(workdir / 'test/scratch')
+    monkeypatch.setattr(trained, '_facts', lambda place: facts | {'class_names': names})
+    with pytest.raises(UserError, match='has no sound class names') as refused:
+        trained.find(str(workdir))
+    assert str(refused.value).isprintable()
