@@ -5,8 +5,8 @@ Command:  python launch.py --config=configs/fer2013.py --workdir=runs/fer2013 \
 Argument: the method (fn2en, finetune, scratch, all); labels=fer2013 (the default) or ferplus;
           --config.data.test_split=validation tests on PublicTest instead.
 Expected: not in the paper, which only adds FER2013 to SFEW
-Time:     8.6 h expected on one NVIDIA Tesla P100, from a published throughput (docs/datasets.md), not measured;
-          28,709 training images: fine-tune 2.6 h, stage 1 5.9 h, stage 2 6.8 min, scratch 6.8 min
+Time:     8 h expected on one NVIDIA Tesla P100, from a published throughput (docs/datasets.md), not measured;
+          28,709 training images: fine-tune 2.6 h, stage 1 5.4 h, stage 2 2.4 min, scratch 2.4 min
 """
 
 import ml_collections

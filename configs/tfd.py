@@ -4,8 +4,8 @@ Command:  python launch.py --config=configs/tfd.py --workdir=runs/tfd \
               --config.data.manual_dir=PATH --config.face_net.weights=vgg_face.safetensors
 Argument: the method (fn2en, finetune, scratch, all).
 Expected: the paper has FN2EN 88.9, fine-tune 86.7, scratch 82.5
-Time:     4.4 h expected on one NVIDIA Tesla P100, from a published throughput (docs/datasets.md), not measured;
-          a fold with 2,925 training images: fine-tune 16 min, stage 1 36 min, stage 2 42 s, scratch 42 s
+Time:     4.1 h expected on one NVIDIA Tesla P100, from a published throughput (docs/datasets.md), not measured;
+          a fold with 2,925 training images: fine-tune 16 min, stage 1 33 min, stage 2 15 s, scratch 15 s
 """
 
 import ml_collections
