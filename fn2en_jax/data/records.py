@@ -5,6 +5,7 @@ import dataclasses
 import os
 import re
 import stat
+import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +16,11 @@ from fn2en_jax.errors import UserError
 
 EXPRESSIONS = ('anger', 'contempt', 'disgust', 'fear', 'happiness', 'neutral', 'sadness', 'surprise')
 
+# The end of the name of an archive that is opened here; without it, its name is that of a folder.
+ARCHIVE = re.compile(r'\.(zip|tar|tar\.(gz|bz2|xz)|tgz|tbz2?|txz)$', re.IGNORECASE)
+
 _JUNK = {'__macosx', 'thumbs.db', 'desktop.ini'}  # hidden files are passed over as well
+_NAMED = 3  # copies, or archives, that are named one by one; a whole set that lies twice is one line
 
 Point = tuple[float, float]  # x, y in pixels of the source image
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels of the source image
@@ -90,6 +95,15 @@ class Dataset(abc.ABC):
     layout: str
     faces: str
 
+    def read(self, tree: 'Tree') -> Found:
+        """What `find` finds, with what the tree itself passed over among the skipped.
+
+        Raises:
+            UserError: as `find`.
+        """
+        found = self.find(tree)
+        return dataclasses.replace(found, skipped=(*tree.notes(), *found.skipped))
+
     @abc.abstractmethod
     def find(self, tree: 'Tree') -> Found:
         """Lists the records below a folder.
@@ -114,14 +128,46 @@ class Tree:
     """All files below some folders, listed once; hidden files and what file browsers leave behind are passed over.
 
     Links are followed as `walk` does it; those directly in the folder that the user named are the user's own.
+
+    The members of an archive lie in a folder in its place, called like it without the suffix: the file 'Angry/1.png' of
+    'Train.zip' is 'Train/Angry/1.png'; so members of different archives stay apart. Where a file of that path is there
+    already, it is used and the member is not. An archive whose members all lie unpacked beside it is left out.
+
+    Attributes:
+        root: the folder that the user named.
+        files: by their paths below the root, with '/' between the parts: those of the user in the order of the paths,
+            then those of each archive.
     """
 
-    def __init__(self, root: Path, unpacked: Sequence[Path] = ()):
-        """root: what the user named; unpacked: folders into which its archives were extracted."""
+    def __init__(self, root: Path, unpacked: Mapping[Path, str] = types.MappingProxyType({})):
+        """root: what the user named; unpacked: the folders into which its archives were extracted, with the paths of
+        the archives below the root, or '' for files that are to be listed as if they lay in the root itself."""
         self.root = root
-        listed = list(outside(walk(root, links=True), _own(root, unpacked)))
-        listed += [name_path for folder in unpacked for name_path in walk(folder)]
-        self.files: dict[str, Path] = dict(sorted(listed))
+        own = _own(root, list(unpacked))
+        self.files: dict[str, Path] = dict(sorted(outside(walk(root, links=True), own)))
+        self._beside: list[str] = []
+        self._copies: list[tuple[str, str]] = []
+        mine = dict(self.files)
+        for folder, archive in unpacked.items():
+            self._add(archive, sorted(walk(folder)), mine)
+
+    def _add(self, archive: str, members: Sequence[tuple[str, Path]], mine: Mapping[str, Path]) -> None:
+        """Lists the members of an archive; `mine` are the user's own files."""
+        if archive and _lie_beside(archive, members, mine):
+            self._beside.append(archive)
+            return
+        for name, path in members:
+            whole = f'{archive}/{name}' if archive else name
+            listed = _without_suffixes(whole)
+            if self.files.setdefault(listed, path) is not path:
+                self._copies.append((whole, listed))
+
+    def notes(self) -> list[str]:
+        """What is not listed, for people."""
+        named, more = ', '.join(self._beside[:_NAMED]), len(self._beside) - _NAMED
+        beside = f'{named} and {more} more' if more > 0 else named
+        unpacked = [f'{beside}: not used, since all of it lies unpacked beside it'] if beside else []
+        return [*unpacked, *notes(self._copies)]
 
     def match(self, pattern: str) -> Iterator[tuple[re.Match[str], Path]]:
         """Files whose path below the root, with '/' between its parts, ends as `pattern` (case is ignored).
@@ -133,6 +179,14 @@ class Tree:
         for name, path in self.files.items():
             if found := compiled.match(name):
                 yield found, path
+
+
+def notes(copies: Sequence[tuple[str, str]]) -> list[str]:
+    """Says of copies, each with the file that is used instead, what became of them; one line where they are many."""
+    if len(copies) <= _NAMED:
+        return [f'{copy}: {used} is used instead' for copy, used in copies]
+    some = ', '.join(f'{used} (not {copy})' for copy, used in copies[:_NAMED])
+    return [f'{len(copies):,} files lie twice; the first of each is used: {some} ...']
 
 
 def walk(root: Path, *, links: bool = False) -> Iterator[tuple[str, Path]]:
@@ -216,6 +270,29 @@ def _own(root: Path, unpacked: Sequence[Path]) -> Sequence[Path]:
     common = {folder.parent for folder in unpacked}
     alone = len(common) == 1 and not root.resolve().is_relative_to(next(iter(common)).resolve())
     return [*common] if alone else unpacked
+
+
+def _lie_beside(archive: str, members: Sequence[tuple[str, Path]], files: Mapping[str, Path]) -> bool:
+    """Whether all members of an archive lie, of the same size, in its folder or in one of its name there."""
+    places = {archive.rpartition('/')[0], ARCHIVE.sub('', archive)}
+    names = [_without_suffixes(name) for name, _ in members]
+    beside = [[files.get(f'{place}/{name}'.lstrip('/')) for name in names] for place in places]
+    return any(
+        found and all(path and _size(path) == _size(member) for path, (_, member) in zip(found, members, strict=True))
+        for found in beside
+    )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # reading it will say so
+        return -1
+
+
+def _without_suffixes(name: str) -> str:
+    *folders, file = name.split('/')
+    return '/'.join([*(ARCHIVE.sub('', folder) for folder in folders), file])
 
 
 def _spelled(path: Path) -> str:
