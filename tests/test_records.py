@@ -1,4 +1,4 @@
-"""A folder as it is listed: archives by their names, and copies."""
+"""A folder as it is listed: archives by their names, copies, links that are not followed."""
 
 import io
 import shutil
@@ -9,7 +9,8 @@ import pytest
 from fn2en_jax.data import archives, published
 from fn2en_jax.data.datasets import DATASETS
 from fn2en_jax.data.records import Tree
-from tests.trees import mmi, oulu_casia, rafdb, sfew
+from fn2en_jax.errors import UserError
+from tests.trees import ckplus, jaffe, mmi, oulu_casia, rafdb, sfew
 
 
 @pytest.fixture
@@ -49,6 +50,13 @@ def read(name, folder):
     return dataset.read(
         Tree(folder, archives.unpack(folder, folder.absolute().parent / 'unpacked', None, dataset.wants))
     )
+
+
+def refusal(name, folder):
+    with pytest.raises(UserError) as caught:
+        read(name, folder)
+    assert '\n' not in str(caught.value)
+    return str(caught.value)
 
 
 # ------------------------------------------------------------------- archives by their names
@@ -166,9 +174,68 @@ def test_what_was_passed_over_while_listing_is_stored_with_the_set(tmp_path, fol
     for part in ('Train', 'Val'):
         write(folder, {f'{part}.zip': contents(tmp_path / 'tree' / part)})
     shutil.copytree(tmp_path / 'tree' / 'Train', folder / 'Train')
+    (folder / 'Val').mkdir()
+    (folder / 'Val' / 'Val_Aligned_Faces').symlink_to(tmp_path / 'tree' / 'Val' / 'Val_Aligned_Faces')
     place = published.Place(str(folder), str(tmp_path / 'data'))
     report = published.prepare(DATASETS['sfew'], place, published.Faces(), processes=1).info.metadata
     assert sum(report['stored'].values()) == 28
     assert report['skipped'] == [
+        f"links not followed: 'Val/Val_Aligned_Faces' (those directly in {folder} are, if they lead anywhere)",
         'Train.zip: not used, since all of it lies unpacked beside it',
+    ]
+
+
+# ------------------------------------------------------------------- links
+
+
+def test_links_that_are_not_followed_are_told_where_the_set_is_not_found(tmp_path, folder):
+    ckplus.write(tmp_path / 'elsewhere', subjects=1, draw=None)
+    (folder / 'CK').mkdir()
+    for name in ('cohn-kanade-images', 'Emotion'):
+        (folder / 'CK' / name).symlink_to(tmp_path / 'elsewhere' / name)
+    told = f"links not followed: 2, such as 'CK/Emotion' (those directly in {folder} are, if they lead anywhere)"
+    assert f'/S005_001_00000001.png; {told}; expected there: ' in refusal('ckplus', folder)
+
+
+def test_links_that_are_not_followed_are_told_where_a_part_of_the_set_is_found(tmp_path, folder):
+    jaffe.write(tmp_path / 'elsewhere', folder='', draw=None)
+    (folder / 'jaffe').mkdir()
+    images = sorted((tmp_path / 'elsewhere').glob('*.tiff'))
+    for number, path in enumerate(images):
+        if number % 2:
+            (folder / 'jaffe' / path.name).symlink_to(path)
+        else:
+            shutil.copy(path, folder / 'jaffe')
+    found = read('jaffe', folder)
+    assert len(found.records) == 107
+    assert found.skipped[0].startswith("links not followed: 106, such as 'jaffe/KA.AN2.")
+
+
+def test_links_that_lead_to_what_is_listed_anyway_are_no_news(tmp_path, folder):
+    write(folder, {'a/1.png': b'', 'data/unfinished/2.png': b''})
+    write(tmp_path / 'kept', {'b/3.png': b'', 'b/c/4.png': b''})
+    (folder / 'kept').symlink_to(tmp_path / 'kept' / 'b')
+    (folder / 'again').symlink_to(folder / 'a')
+    for path, end in (
+        ('a/same.png', '1.png'),
+        ('a/up', folder),
+        ('a/kept', tmp_path / 'kept' / 'b' / 'c'),
+        ('kept/back', folder / 'a'),
+        ('kept/3b.png', '3.png'),
+        ('data/out.png', '/etc/hostname'),
+    ):
+        (folder / path).symlink_to(end)
+    assert Tree(folder, {folder / 'data': ''}).links == []
+    (folder / 'a' / 'lost.png').symlink_to('nowhere.png')
+    (folder / 'gone').symlink_to(tmp_path / 'gone')
+    (folder / 'kept' / 'out').symlink_to(tmp_path)
+    tree = Tree(folder, {folder / 'data': ''})
+    assert tree.links == ['a/lost.png', 'gone', 'kept/out']
+    assert list(tree.files) == [
+        'a/1.png',
+        'a/same.png',
+        'kept/3.png',
+        'kept/3b.png',
+        'kept/c/4.png',
+        'unfinished/2.png',
     ]

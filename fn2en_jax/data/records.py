@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fn2en_jax.data.tables import quoted
 from fn2en_jax.data.video import VideoFrame
 from fn2en_jax.errors import UserError
 
@@ -119,8 +120,10 @@ class Dataset(abc.ABC):
 
     def foreign(self, tree: 'Tree', looked_for: str) -> UserError:
         """The refusal of a folder that is not this set, in one line."""
+        links = ''.join(f'; {text}' for text in tree.link_notes())
         return UserError(
-            f'{tree.root}: not {self.title}: no {looked_for}; expected there: {self.layout}. To get it: {self.access}'
+            f'{tree.root}: not {self.title}: no {looked_for}{links}; '
+            f'expected there: {self.layout}. To get it: {self.access}'
         )
 
 
@@ -137,6 +140,7 @@ class Tree:
         root: the folder that the user named.
         files: by their paths below the root, with '/' between the parts: those of the user in the order of the paths,
             then those of each archive.
+        links: paths of the links that are not followed and lead to something else than these files, or nowhere.
     """
 
     def __init__(self, root: Path, unpacked: Mapping[Path, str] = types.MappingProxyType({})):
@@ -144,7 +148,9 @@ class Tree:
         the archives below the root, or '' for files that are to be listed as if they lay in the root itself."""
         self.root = root
         own = _own(root, list(unpacked))
-        self.files: dict[str, Path] = dict(sorted(outside(walk(root, links=True), own)))
+        links: list[tuple[str, Path]] = []
+        self.files: dict[str, Path] = dict(sorted(outside(walk(root, links=True, passed_over=links), own)))
+        self.links = sorted(_leading_elsewhere(outside(links, own), root))
         self._beside: list[str] = []
         self._copies: list[tuple[str, str]] = []
         mine = dict(self.files)
@@ -167,7 +173,16 @@ class Tree:
         named, more = ', '.join(self._beside[:_NAMED]), len(self._beside) - _NAMED
         beside = f'{named} and {more} more' if more > 0 else named
         unpacked = [f'{beside}: not used, since all of it lies unpacked beside it'] if beside else []
-        return [*unpacked, *notes(self._copies)]
+        return [*self.link_notes(), *unpacked, *notes(self._copies)]
+
+    def link_notes(self) -> list[str]:
+        """How many links were not followed, and one of them; nothing if there are none."""
+        if not self.links:
+            return []
+        some = (
+            quoted(self.links[0]) if len(self.links) == 1 else f'{len(self.links):,}, such as {quoted(self.links[0])}'
+        )
+        return [f'links not followed: {some} (those directly in {self.root} are, if they lead anywhere)']
 
     def match(self, pattern: str) -> Iterator[tuple[re.Match[str], Path]]:
         """Files whose path below the root, with '/' between its parts, ends as `pattern` (case is ignored).
@@ -189,7 +204,9 @@ def notes(copies: Sequence[tuple[str, str]]) -> list[str]:
     return [f'{len(copies):,} files lie twice; the first of each is used: {some} ...']
 
 
-def walk(root: Path, *, links: bool = False) -> Iterator[tuple[str, Path]]:
+def walk(
+    root: Path, *, links: bool = False, passed_over: list[tuple[str, Path]] | None = None
+) -> Iterator[tuple[str, Path]]:
     """Every file below a folder as its path with '/' between the parts, and where it is; as `Tree`, in no order.
 
     A link to a file is followed when it ends inside the folder, a link to a folder is not: what it leads to inside is
@@ -201,21 +218,31 @@ def walk(root: Path, *, links: bool = False) -> Iterator[tuple[str, Path]]:
         root: the folder.
         links: whether links that lie directly in it, which users make to what they keep elsewhere, are followed
             wherever they lead. Links further down never are: they may come from whoever packed the files.
+        passed_over: takes, in the same form, the links that lead out of the folder and are not followed, or nowhere.
 
     Raises:
         UserError: a folder cannot be read.
     """
     real = Path(os.path.realpath(root))
+    unfollowed = passed_over if passed_over is not None else []
     for folder, folders, files in os.walk(root, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not junk(name))
         top = links and Path(folder) == root
-        for name in files:
-            path = Path(folder, name)
-            if not junk(name) and (not path.is_symlink() or top or _ends_below(path, real)) and _is_file(path):
+        for path in (Path(folder, name) for name in folders if not top):
+            if path.is_symlink() and not _ends_below(path, real):
+                unfollowed.append((_spelled(path.relative_to(root)), path))
+        for path in (Path(folder, name) for name in files if not junk(name)):
+            is_link = path.is_symlink()
+            if (not is_link or top or _ends_below(path, real)) and _is_file(path):
                 yield _spelled(path.relative_to(root)), path
+            elif is_link:
+                unfollowed.append((_spelled(path.relative_to(root)), path))
     for link in _links_elsewhere(root, real) if links else ():
-        for name, path in walk(link):
-            yield f'{_spelled(link.relative_to(root))}/{name}', path
+        below = _spelled(link.relative_to(root))
+        inside: list[tuple[str, Path]] = []
+        for name, path in walk(link, passed_over=inside):
+            yield f'{below}/{name}', path
+        unfollowed += [(f'{below}/{name}', path) for name, path in inside]
 
 
 def _links_elsewhere(root: Path, real: Path) -> list[Path]:
@@ -270,6 +297,15 @@ def _own(root: Path, unpacked: Sequence[Path]) -> Sequence[Path]:
     common = {folder.parent for folder in unpacked}
     alone = len(common) == 1 and not root.resolve().is_relative_to(next(iter(common)).resolve())
     return [*common] if alone else unpacked
+
+
+def _leading_elsewhere(links: Iterable[tuple[str, Path]], root: Path) -> Iterator[str]:
+    """The names of those links that lead to nothing that `walk` lists anyway."""
+    real = Path(os.path.realpath(root))
+    listed = [real, *(Path(os.path.realpath(link)) for link in _links_elsewhere(root, real))]
+    for name, path in links:
+        if not (path.exists() and any(_ends_below(path, place) for place in listed)):
+            yield name
 
 
 def _lie_beside(archive: str, members: Sequence[tuple[str, Path]], files: Mapping[str, Path]) -> bool:
