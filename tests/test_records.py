@@ -1,8 +1,9 @@
-"""A folder as it is listed: archives by their names, copies, links that are not followed."""
+"""A folder as it is listed: archives by their names, copies, links that are not followed, folders named too deep."""
 
 import io
 import shutil
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -239,3 +240,45 @@ def test_links_that_lead_to_what_is_listed_anyway_are_no_news(tmp_path, folder):
         'kept/c/4.png',
         'unfinished/2.png',
     ]
+
+
+# ------------------------------------------------------------------- folders named too deep
+
+
+def test_a_folder_inside_a_whole_set_is_the_set(tmp_path, monkeypatch):
+    monkeypatch.setattr('fn2en_jax.data.datasets.oulu_casia._SUBJECTS', 2)
+    oulu_casia.write(tmp_path, subjects=2, frames=4, draw=None)
+    folder = tmp_path / oulu_casia.ORIGINAL
+    monkeypatch.chdir(folder)
+    for deep in (folder, folder / 'Strong', Path('.'), Path('Strong/../Strong')):
+        found = read('oulu_casia', deep)
+        assert found.edition == 'original images, 12 sequences'
+        assert len(found.records) == 48
+        assert found.skipped == found.missing == ()
+
+
+@pytest.mark.parametrize(('deep', 'above'), [('VL', ''), ('VL/Strong', ''), ('VL/Strong/P001', None)])
+def test_a_folder_inside_a_part_of_a_set_is_not_taken_for_it(tmp_path, deep, above):
+    oulu_casia.write(tmp_path, subjects=2, place='in/VL', draw=None)
+    message = refusal('oulu_casia', tmp_path / 'in' / deep)
+    if above is None:
+        assert 'no VL/Strong/P001/Anger/000.jpeg; expected there' in message
+    else:
+        assert 'looks like a part of Oulu-CASIA' in message
+        assert '(original images, 12 sequences)' in message
+        assert message.endswith(f'such as {tmp_path / "in"}')
+
+
+def test_half_of_sfew_is_not_taken_for_the_whole(tmp_path):
+    sfew.write(tmp_path / 'SFEW', aligned=False)
+    message = refusal('sfew_frames', tmp_path / 'SFEW' / 'Train')
+    assert message == (
+        f'{tmp_path}/SFEW/Train: looks like a part of SFEW 2.0 (full frames) (full frames, 14 train + 0 validation); '
+        f'name the folder that holds all of it, such as {tmp_path}/SFEW'
+    )
+
+
+def test_only_the_named_folder_is_looked_into(tmp_path):
+    oulu_casia.write(tmp_path, subjects=1, place='VL', draw=None)
+    sfew.write(tmp_path / 'other')
+    assert f'{tmp_path}/other: not Oulu-CASIA' in refusal('oulu_casia', tmp_path / 'other')

@@ -1,6 +1,7 @@
 """What a published set is before it is stored: its files on disk, its records, and what was expected of it."""
 
 import abc
+import copy
 import dataclasses
 import os
 import re
@@ -21,6 +22,7 @@ EXPRESSIONS = ('anger', 'contempt', 'disgust', 'fear', 'happiness', 'neutral', '
 ARCHIVE = re.compile(r'\.(zip|tar|tar\.(gz|bz2|xz)|tgz|tbz2?|txz)$', re.IGNORECASE)
 
 _JUNK = {'__macosx', 'thumbs.db', 'desktop.ini'}  # hidden files are passed over as well
+_ABOVE = 2  # folders above the named one that may belong to the paths of a set: 'VL' and 'Strong' of Oulu-CASIA
 _NAMED = 3  # copies, or archives, that are named one by one; a whole set that lies twice is one line
 
 Point = tuple[float, float]  # x, y in pixels of the source image
@@ -77,6 +79,15 @@ class Found:
     skipped: tuple[str, ...] = ()
     faces: str = ''
 
+    def is_whole(self) -> bool:
+        """Whether nothing is known to be missing, and there are images of every class, or split and class."""
+        there = {name for one in self.records for name in (one.label, f'{one.split}/{one.label}')}
+        return not self.missing and there.issuperset(self.expected)
+
+
+class ForeignError(UserError):
+    """A folder is not the set that was looked for."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset(abc.ABC):
@@ -99,10 +110,15 @@ class Dataset(abc.ABC):
     def read(self, tree: 'Tree') -> Found:
         """What `find` finds, with what the tree itself passed over among the skipped.
 
+        A folder inside of the set is taken for the set if all of it is there.
+
         Raises:
-            UserError: as `find`.
+            UserError: as `find`; or the folder holds a part of the set, and one above it is to be named.
         """
-        found = self.find(tree)
+        try:
+            found = self.find(tree)
+        except ForeignError as error:
+            found = self._find_from_above(tree, error)
         return dataclasses.replace(found, skipped=(*tree.notes(), *found.skipped))
 
     @abc.abstractmethod
@@ -113,6 +129,23 @@ class Dataset(abc.ABC):
             UserError: when this is not the set at all; made by `foreign`.
         """
 
+    def _find_from_above(self, tree: 'Tree', refusal: ForeignError) -> Found:
+        seen: list[tuple[Found, Path]] = []
+        for above in tree.from_above():
+            try:
+                seen.append((self.find(above), above.root))
+            except UserError:  # it is not the set from there: the first refusal tells why
+                break
+        if not seen:
+            raise refusal
+        found, nearest = seen[-1]
+        if not found.is_whole():
+            raise ForeignError(
+                f'{tree.root}: looks like a part of {self.title} ({found.edition}); '
+                f'name the folder that holds all of it, such as {nearest}'
+            )
+        return found
+
     def wants(self, archive: str) -> bool:
         """Whether an archive found below the folder, a path with '/', can hold anything of this set."""
         del archive
@@ -121,7 +154,7 @@ class Dataset(abc.ABC):
     def foreign(self, tree: 'Tree', looked_for: str) -> UserError:
         """The refusal of a folder that is not this set, in one line."""
         links = ''.join(f'; {text}' for text in tree.link_notes())
-        return UserError(
+        return ForeignError(
             f'{tree.root}: not {self.title}: no {looked_for}{links}; '
             f'expected there: {self.layout}. To get it: {self.access}'
         )
@@ -183,6 +216,17 @@ class Tree:
             quoted(self.links[0]) if len(self.links) == 1 else f'{len(self.links):,}, such as {quoted(self.links[0])}'
         )
         return [f'links not followed: {some} (those directly in {self.root} are, if they lead anywhere)']
+
+    def from_above(self) -> Iterator['Tree']:
+        """The same files seen from folders above the root, the farthest first: what matches from a nearer one, matches
+        from there as well. What else those folders hold is not looked at."""
+        root = Path(os.path.abspath(self.root))
+        for count in range(min(_ABOVE, len(root.parents)), 0, -1):
+            below = _spelled(Path(*root.parts[-count:]))
+            above = copy.copy(self)
+            above.root = root.parents[count - 1]
+            above.files = {f'{below}/{name}': path for name, path in self.files.items()}
+            yield above
 
     def match(self, pattern: str) -> Iterator[tuple[re.Match[str], Path]]:
         """Files whose path below the root, with '/' between its parts, ends as `pattern` (case is ignored).
