@@ -47,7 +47,7 @@ def folder(tmp_path):
 @pytest.fixture
 def unpack(folder, tmp_path):
     def unpack(**options):
-        return archives.unpack(folder, tmp_path / 'unpacked', **options)
+        return list(archives.unpack(folder, tmp_path / 'unpacked', **options))
 
     return unpack
 

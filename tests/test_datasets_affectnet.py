@@ -75,7 +75,7 @@ def test_lists_and_pictures_from_different_archives(tmp_path):
     trees.write(tmp_path / 'all')
     (tmp_path / 'all' / 'Manually_Annotated_file_lists').rename(tmp_path / 'lists')
     root = tmp_path / 'all' / 'Manually_Annotated_Images'
-    assert len(AFFECTNET.find(Tree(root, [tmp_path / 'lists'])).records) == 32
+    assert len(AFFECTNET.find(Tree(root, {tmp_path / 'lists': ''})).records) == 32
 
 
 def test_another_case_or_extension_on_disk(tmp_path):

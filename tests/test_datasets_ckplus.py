@@ -94,7 +94,7 @@ def test_images_and_labels_may_come_from_different_archives(tmp_path):
     ckplus.write(tmp_path / 'all', subjects=1)
     for name in ('cohn-kanade-images', 'Emotion', 'Landmarks'):
         shutil.move(tmp_path / 'all' / name, tmp_path / 'unpacked' / name / name)
-    unpacked = sorted((tmp_path / 'unpacked').iterdir())
+    unpacked = {folder: f'{folder.name}.zip' for folder in sorted((tmp_path / 'unpacked').iterdir())}
     found = CKPLUS.find(Tree(tmp_path / 'all', unpacked))
     assert len(found.records) == 28
     assert all(record.points for record in found.records)

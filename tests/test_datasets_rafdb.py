@@ -72,7 +72,7 @@ def test_no_attribute_files(tmp_path):
 def test_list_and_pictures_from_different_archives(tmp_path):
     trees.write(tmp_path / 'all', compound=False)
     (tmp_path / 'all' / 'basic' / 'Image' / 'aligned').rename(tmp_path / 'aligned')
-    found = RAFDB.find(Tree(tmp_path / 'all', [tmp_path / 'aligned']))
+    found = RAFDB.find(Tree(tmp_path / 'all', {tmp_path / 'aligned': ''}))
     assert found.edition == 'aligned faces'
     assert len(found.records) == 28
 

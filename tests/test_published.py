@@ -137,10 +137,10 @@ def test_a_tree_leaves_out_what_was_unpacked_into_it_and_nothing_else(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     root = tmp_path / 'root'
-    assert list(Tree(root, [root / 'own/one']).files) == ['a.png', 'b.png']
-    assert list(Tree(root, [root / 'own/one', root / 'own/two']).files) == ['a.png', 'b.png', 'c.png']
-    assert list(Tree(root, [root / 'own']).files) == ['a.png', 'one/b.png', 'two/c.png']
-    assert list(Tree(root / 'own', [tmp_path / 'beside']).files) == ['e.png', 'one/b.png', 'two/c.png']
+    assert list(Tree(root, {root / 'own/one': ''}).files) == ['a.png', 'b.png']
+    assert list(Tree(root, {root / 'own/one': '', root / 'own/two': ''}).files) == ['a.png', 'b.png', 'c.png']
+    assert list(Tree(root, {root / 'own': ''}).files) == ['a.png', 'one/b.png', 'two/c.png']
+    assert list(Tree(root / 'own', {tmp_path / 'beside': ''}).files) == ['one/b.png', 'two/c.png', 'e.png']
 
 
 def test_what_was_unpacked_is_left_out_behind_links_as_well(tmp_path):
@@ -149,7 +149,7 @@ def test_what_was_unpacked_is_left_out_behind_links_as_well(tmp_path):
     make_files(big, 'b.png', 'own/one/c.png', 'own/.killed/d.png')
     (root / 'big').symlink_to(big)
     (root / 'beside').symlink_to(tmp_path / 'big' / 'own' / 'one')
-    assert list(Tree(root, [big / 'own/one']).files) == ['a.png', 'big/b.png', 'c.png']
+    assert list(Tree(root, {big / 'own/one': ''}).files) == ['a.png', 'big/b.png', 'c.png']
 
 
 def make_files(root, *names):
@@ -174,8 +174,8 @@ def test_links_that_the_user_made_are_followed_and_no_others(tmp_path):
     assert list(Tree(root).files) == [
         'a.png', 'images/c.png', 'images/c2.png', 'images/sub/d.png', 'one.png', 'sub/b.png'
     ]  # fmt: skip
-    unpacked = Tree(tmp_path / 'kept/other', [root]).files  # in what was extracted, none is
-    assert list(unpacked) == ['a.png', 'e.png', 'sub/b.png']
+    unpacked = Tree(tmp_path / 'kept/other', {root: ''}).files  # in what was extracted, none is
+    assert list(unpacked) == ['e.png', 'a.png', 'sub/b.png']
 
 
 def test_only_files_are_files(tmp_path):

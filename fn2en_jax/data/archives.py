@@ -32,7 +32,7 @@ MAX_RATIO = 200  # bytes extracted per byte of the archive; published sets stay 
 ALWAYS_ALLOWED = 1 << 26  # bytes that even a very small archive may become
 RESERVE = 1 << 28  # bytes that stay free on the disk
 
-_OPEN = re.compile(r'\.(zip|tar|tar\.(gz|bz2|xz)|tgz|tbz2?|txz)$', re.IGNORECASE)
+_OPEN = records.ARCHIVE
 _CLOSED = re.compile(r'\.(rar|7z|[rz]\d\d|(7z|zip)\.\d{3})$', re.IGNORECASE)
 _LATER_PART = re.compile(r'\.(part(?!0*1\.rar)\d+\.rar|[rz]\d\d|(7z|zip)\.(?!001)\d{3})$', re.IGNORECASE)
 # What lies beside archives without being the data that they hold.
@@ -48,7 +48,7 @@ def unpack(
     into: Path,
     progress: Progress | None = None,
     wanted: Callable[[str], bool] = lambda name: True,
-) -> list[Path]:
+) -> dict[Path, str]:
     """Extracts the zip and tar archives below a folder, and those inside of them, one level deep.
 
     Each goes into a folder of its own, named by the archive's name, size and time of change; one that is there
@@ -64,7 +64,8 @@ def unpack(
             inside another the path goes on behind the name of the outer one.
 
     Returns:
-        The folders, in the order of the archives' paths.
+        The folders, and what each was extracted from: the path of the archive below `folder` with '/' between the
+        parts. They are in the order of these.
 
     Raises:
         UserError: an archive is damaged or unsafe, or the disk cannot take it; or all there is are archives that
@@ -73,23 +74,23 @@ def unpack(
     own = [into] if not folder.resolve().is_relative_to(into.resolve()) else []
     listed = sorted(records.outside(records.walk(folder, links=True), own))
     closed = [path for name, path in listed if _is_closed(path) and wanted(name)]
-    folders: dict[str, Path] = {}
+    folders: dict[Path, str] = {}
     with locks.only_one(into / '.lock', f'another process unpacks the archives of {folder}'):
         for name, path in listed:
             if _OPEN.search(name) and path not in closed and wanted(name):
                 try:
-                    folders[name] = _extracted(path, name, into, progress, wanted)
+                    folders[_extracted(path, name, into, progress, wanted)] = name
                 except _ClosedError:
                     closed.append(path)
     if not any(_is_data(name) for name, _ in listed):
-        inside = [(f'{outer}/{name}', path) for outer in folders for name, path in records.walk(folders[outer])]
+        inside = [(f'{outer}/{name}', path) for made, outer in folders.items() for name, path in records.walk(made)]
         if not any(_is_data(name) for name, _ in inside):
             closed += [path for name, path in inside if is_archive(name) and wanted(name)]
             if closed:
                 raise UserError(_how_to_open(closed, folder))
     if closed:
         logging.warning('passed over, since other files are there: %s', _how_to_open(closed, folder))
-    return list(folders.values())
+    return folders
 
 
 def is_archive(name: str) -> bool:

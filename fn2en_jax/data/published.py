@@ -103,7 +103,7 @@ def prepare(
         store.clear_killed(_builder(dataset, place, faces))
         unpacked = root / 'unpacked' / dataset.name
         lists = _lists(dataset, source)
-        found = dataset.find(Tree(source, archives.unpack(source, unpacked, _unpacking(progress), dataset.wants)))
+        found = dataset.read(Tree(source, archives.unpack(source, unpacked, _unpacking(progress), dataset.wants)))
         step = faces.step(found.faces or dataset.faces)
         told = progress and functools.partial(progress, f'preparing images of {dataset.name}')
         each = preparation.prepare(found.records, step, workshop, processes=processes, progress=told)

@@ -1,21 +1,29 @@
 """What a published set is before it is stored: its files on disk, its records, and what was expected of it."""
 
 import abc
+import copy
 import dataclasses
 import os
 import re
 import stat
+import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from fn2en_jax.data.tables import quoted
 from fn2en_jax.data.video import VideoFrame
 from fn2en_jax.errors import UserError
 
 EXPRESSIONS = ('anger', 'contempt', 'disgust', 'fear', 'happiness', 'neutral', 'sadness', 'surprise')
 
+# The end of the name of an archive that is opened here; without it, its name is that of a folder.
+ARCHIVE = re.compile(r'\.(zip|tar|tar\.(gz|bz2|xz)|tgz|tbz2?|txz)$', re.IGNORECASE)
+
 _JUNK = {'__macosx', 'thumbs.db', 'desktop.ini'}  # hidden files are passed over as well
+_ABOVE = 2  # folders above the named one that may belong to the paths of a set: 'VL' and 'Strong' of Oulu-CASIA
+_NAMED = 3  # copies, or archives, that are named one by one; a whole set that lies twice is one line
 
 Point = tuple[float, float]  # x, y in pixels of the source image
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels of the source image
@@ -71,6 +79,15 @@ class Found:
     skipped: tuple[str, ...] = ()
     faces: str = ''
 
+    def is_whole(self) -> bool:
+        """Whether nothing is known to be missing, and there are images of every class, or split and class."""
+        there = {name for one in self.records for name in (one.label, f'{one.split}/{one.label}')}
+        return not self.missing and there.issuperset(self.expected)
+
+
+class ForeignError(UserError):
+    """A folder is not the set that was looked for."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset(abc.ABC):
@@ -90,6 +107,20 @@ class Dataset(abc.ABC):
     layout: str
     faces: str
 
+    def read(self, tree: 'Tree') -> Found:
+        """What `find` finds, with what the tree itself passed over among the skipped.
+
+        A folder inside of the set is taken for the set if all of it is there.
+
+        Raises:
+            UserError: as `find`; or the folder holds a part of the set, and one above it is to be named.
+        """
+        try:
+            found = self.find(tree)
+        except ForeignError as error:
+            found = self._find_from_above(tree, error)
+        return dataclasses.replace(found, skipped=(*tree.notes(), *found.skipped))
+
     @abc.abstractmethod
     def find(self, tree: 'Tree') -> Found:
         """Lists the records below a folder.
@@ -98,6 +129,23 @@ class Dataset(abc.ABC):
             UserError: when this is not the set at all; made by `foreign`.
         """
 
+    def _find_from_above(self, tree: 'Tree', refusal: ForeignError) -> Found:
+        seen: list[tuple[Found, Path]] = []
+        for above in tree.from_above():
+            try:
+                seen.append((self.find(above), above.root))
+            except UserError:  # it is not the set from there: the first refusal tells why
+                break
+        if not seen:
+            raise refusal
+        found, nearest = seen[-1]
+        if not found.is_whole():
+            raise ForeignError(
+                f'{tree.root}: looks like a part of {self.title} ({found.edition}); '
+                f'name the folder that holds all of it, such as {nearest}'
+            )
+        return found
+
     def wants(self, archive: str) -> bool:
         """Whether an archive found below the folder, a path with '/', can hold anything of this set."""
         del archive
@@ -105,8 +153,10 @@ class Dataset(abc.ABC):
 
     def foreign(self, tree: 'Tree', looked_for: str) -> UserError:
         """The refusal of a folder that is not this set, in one line."""
-        return UserError(
-            f'{tree.root}: not {self.title}: no {looked_for}; expected there: {self.layout}. To get it: {self.access}'
+        links = ''.join(f'; {text}' for text in tree.link_notes())
+        return ForeignError(
+            f'{tree.root}: not {self.title}: no {looked_for}{links}; '
+            f'expected there: {self.layout}. To get it: {self.access}'
         )
 
 
@@ -114,14 +164,69 @@ class Tree:
     """All files below some folders, listed once; hidden files and what file browsers leave behind are passed over.
 
     Links are followed as `walk` does it; those directly in the folder that the user named are the user's own.
+
+    The members of an archive lie in a folder in its place, called like it without the suffix: the file 'Angry/1.png' of
+    'Train.zip' is 'Train/Angry/1.png'; so members of different archives stay apart. Where a file of that path is there
+    already, it is used and the member is not. An archive whose members all lie unpacked beside it is left out.
+
+    Attributes:
+        root: the folder that the user named.
+        files: by their paths below the root, with '/' between the parts: those of the user in the order of the paths,
+            then those of each archive.
+        links: paths of the links that are not followed and lead to something else than these files, or nowhere.
     """
 
-    def __init__(self, root: Path, unpacked: Sequence[Path] = ()):
-        """root: what the user named; unpacked: folders into which its archives were extracted."""
+    def __init__(self, root: Path, unpacked: Mapping[Path, str] = types.MappingProxyType({})):
+        """root: what the user named; unpacked: the folders into which its archives were extracted, with the paths of
+        the archives below the root, or '' for files that are to be listed as if they lay in the root itself."""
         self.root = root
-        listed = list(outside(walk(root, links=True), _own(root, unpacked)))
-        listed += [name_path for folder in unpacked for name_path in walk(folder)]
-        self.files: dict[str, Path] = dict(sorted(listed))
+        own = _own(root, list(unpacked))
+        links: list[tuple[str, Path]] = []
+        self.files: dict[str, Path] = dict(sorted(outside(walk(root, links=True, passed_over=links), own)))
+        self.links = sorted(_leading_elsewhere(outside(links, own), root))
+        self._beside: list[str] = []
+        self._copies: list[tuple[str, str]] = []
+        mine = dict(self.files)
+        for folder, archive in unpacked.items():
+            self._add(archive, sorted(walk(folder)), mine)
+
+    def _add(self, archive: str, members: Sequence[tuple[str, Path]], mine: Mapping[str, Path]) -> None:
+        """Lists the members of an archive; `mine` are the user's own files."""
+        if archive and _lie_beside(archive, members, mine):
+            self._beside.append(archive)
+            return
+        for name, path in members:
+            whole = f'{archive}/{name}' if archive else name
+            listed = _without_suffixes(whole)
+            if self.files.setdefault(listed, path) is not path:
+                self._copies.append((whole, listed))
+
+    def notes(self) -> list[str]:
+        """What is not listed, for people."""
+        named, more = ', '.join(self._beside[:_NAMED]), len(self._beside) - _NAMED
+        beside = f'{named} and {more} more' if more > 0 else named
+        unpacked = [f'{beside}: not used, since all of it lies unpacked beside it'] if beside else []
+        return [*self.link_notes(), *unpacked, *notes(self._copies)]
+
+    def link_notes(self) -> list[str]:
+        """How many links were not followed, and one of them; nothing if there are none."""
+        if not self.links:
+            return []
+        some = (
+            quoted(self.links[0]) if len(self.links) == 1 else f'{len(self.links):,}, such as {quoted(self.links[0])}'
+        )
+        return [f'links not followed: {some} (those directly in {self.root} are, if they lead anywhere)']
+
+    def from_above(self) -> Iterator['Tree']:
+        """The same files seen from folders above the root, the farthest first: what matches from a nearer one, matches
+        from there as well. What else those folders hold is not looked at."""
+        root = Path(os.path.abspath(self.root))
+        for count in range(min(_ABOVE, len(root.parents)), 0, -1):
+            below = _spelled(Path(*root.parts[-count:]))
+            above = copy.copy(self)
+            above.root = root.parents[count - 1]
+            above.files = {f'{below}/{name}': path for name, path in self.files.items()}
+            yield above
 
     def match(self, pattern: str) -> Iterator[tuple[re.Match[str], Path]]:
         """Files whose path below the root, with '/' between its parts, ends as `pattern` (case is ignored).
@@ -135,7 +240,17 @@ class Tree:
                 yield found, path
 
 
-def walk(root: Path, *, links: bool = False) -> Iterator[tuple[str, Path]]:
+def notes(copies: Sequence[tuple[str, str]]) -> list[str]:
+    """Says of copies, each with the file that is used instead, what became of them; one line where they are many."""
+    if len(copies) <= _NAMED:
+        return [f'{copy}: {used} is used instead' for copy, used in copies]
+    some = ', '.join(f'{used} (not {copy})' for copy, used in copies[:_NAMED])
+    return [f'{len(copies):,} files lie twice; the first of each is used: {some} ...']
+
+
+def walk(
+    root: Path, *, links: bool = False, passed_over: list[tuple[str, Path]] | None = None
+) -> Iterator[tuple[str, Path]]:
     """Every file below a folder as its path with '/' between the parts, and where it is; as `Tree`, in no order.
 
     A link to a file is followed when it ends inside the folder, a link to a folder is not: what it leads to inside is
@@ -147,21 +262,31 @@ def walk(root: Path, *, links: bool = False) -> Iterator[tuple[str, Path]]:
         root: the folder.
         links: whether links that lie directly in it, which users make to what they keep elsewhere, are followed
             wherever they lead. Links further down never are: they may come from whoever packed the files.
+        passed_over: takes, in the same form, the links that lead out of the folder and are not followed, or nowhere.
 
     Raises:
         UserError: a folder cannot be read.
     """
     real = Path(os.path.realpath(root))
+    unfollowed = passed_over if passed_over is not None else []
     for folder, folders, files in os.walk(root, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not junk(name))
         top = links and Path(folder) == root
-        for name in files:
-            path = Path(folder, name)
-            if not junk(name) and (not path.is_symlink() or top or _ends_below(path, real)) and _is_file(path):
+        for path in (Path(folder, name) for name in folders if not top):
+            if path.is_symlink() and not _ends_below(path, real):
+                unfollowed.append((_spelled(path.relative_to(root)), path))
+        for path in (Path(folder, name) for name in files if not junk(name)):
+            is_link = path.is_symlink()
+            if (not is_link or top or _ends_below(path, real)) and _is_file(path):
                 yield _spelled(path.relative_to(root)), path
+            elif is_link:
+                unfollowed.append((_spelled(path.relative_to(root)), path))
     for link in _links_elsewhere(root, real) if links else ():
-        for name, path in walk(link):
-            yield f'{_spelled(link.relative_to(root))}/{name}', path
+        below = _spelled(link.relative_to(root))
+        inside: list[tuple[str, Path]] = []
+        for name, path in walk(link, passed_over=inside):
+            yield f'{below}/{name}', path
+        unfollowed += [(f'{below}/{name}', path) for name, path in inside]
 
 
 def _links_elsewhere(root: Path, real: Path) -> list[Path]:
@@ -216,6 +341,38 @@ def _own(root: Path, unpacked: Sequence[Path]) -> Sequence[Path]:
     common = {folder.parent for folder in unpacked}
     alone = len(common) == 1 and not root.resolve().is_relative_to(next(iter(common)).resolve())
     return [*common] if alone else unpacked
+
+
+def _leading_elsewhere(links: Iterable[tuple[str, Path]], root: Path) -> Iterator[str]:
+    """The names of those links that lead to nothing that `walk` lists anyway."""
+    real = Path(os.path.realpath(root))
+    listed = [real, *(Path(os.path.realpath(link)) for link in _links_elsewhere(root, real))]
+    for name, path in links:
+        if not (path.exists() and any(_ends_below(path, place) for place in listed)):
+            yield name
+
+
+def _lie_beside(archive: str, members: Sequence[tuple[str, Path]], files: Mapping[str, Path]) -> bool:
+    """Whether all members of an archive lie, of the same size, in its folder or in one of its name there."""
+    places = {archive.rpartition('/')[0], ARCHIVE.sub('', archive)}
+    names = [_without_suffixes(name) for name, _ in members]
+    beside = [[files.get(f'{place}/{name}'.lstrip('/')) for name in names] for place in places]
+    return any(
+        found and all(path and _size(path) == _size(member) for path, (_, member) in zip(found, members, strict=True))
+        for found in beside
+    )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # reading it will say so
+        return -1
+
+
+def _without_suffixes(name: str) -> str:
+    *folders, file = name.split('/')
+    return '/'.join([*(ARCHIVE.sub('', folder) for folder in folders), file])
 
 
 def _spelled(path: Path) -> str:

@@ -1,11 +1,11 @@
 """Files that lie twice in a folder, such as an archive unpacked beside an older copy: one of them is used."""
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-_NAMED = 3  # copies that are named one by one; a whole set that lies twice is one line
+from fn2en_jax.data.records import notes
 
 Key = TypeVar('Key', bound=Hashable)
 
@@ -22,11 +22,3 @@ def first_of_each(
             copies.append((found.string, used.string))
     skipped += notes(copies)
     return first
-
-
-def notes(copies: Sequence[tuple[str, str]]) -> list[str]:
-    """Says of copies, each with the file that is used instead, what became of them; one line where they are many."""
-    if len(copies) <= _NAMED:
-        return [f'{copy}: {used} is used instead' for copy, used in copies]
-    some = ', '.join(f'{used} (not {copy})' for copy, used in copies[:_NAMED])
-    return [f'{len(copies):,} files lie twice; the first of each is used: {some} ...']

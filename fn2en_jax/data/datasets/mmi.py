@@ -112,12 +112,14 @@ class Mmi(Dataset):
 
 
 def _media(tree: Tree) -> list[_Medium]:
-    """All clips and stills in the order of persons and clips."""
-    by_name = {name.lower(): path for name, path in tree.files.items() if name.lower().endswith('.xml')}
+    """All clips and stills in the order of persons and clips; their XML files may come from another archive."""
+    xml = {name.lower(): path for name, path in tree.files.items() if name.lower().endswith('.xml')}
+    for name, path in list(xml.items()):
+        xml.setdefault('/'.join(name.split('/')[-2:]), path)
     media = []
     for found, path in tree.match(_MEDIUM):
         folder = found.string.lower().rpartition('/')[0]
-        whole = f'{folder}/{found["stem"].lower()}'
+        stem = found['stem'].lower()
         media.append(
             _Medium(
                 path,
@@ -126,12 +128,17 @@ def _media(tree: Tree) -> list[_Medium]:
                 subject=found['subject'].upper(),
                 sequence=f'{found["subject"]}-{found["number"]}'.upper(),
                 is_clip=bool(found['clip']),
-                label_file=by_name.get(f'{whole}.xml'),
-                session_file=by_name.get(f'{folder}/session.xml'),
-                phases_file=by_name.get(f'{whole}{_ONSET_APEX_OFFSET}.xml'),
+                label_file=_of_session(xml, folder, f'{stem}.xml'),
+                session_file=_of_session(xml, folder, 'session.xml'),
+                phases_file=_of_session(xml, folder, f'{stem}{_ONSET_APEX_OFFSET}.xml'),
             )
         )
     return sorted(media, key=lambda medium: (medium.sequence, medium.listed))
+
+
+def _of_session(files: Mapping[str, Path], folder: str, name: str) -> Path | None:
+    """A file in the folder of a session, or else in another one of the same number."""
+    return files.get(f'{folder}/{name}') or files.get(f'{folder.rpartition("/")[2]}/{name}')
 
 
 def _label(medium: _Medium) -> str:

@@ -118,7 +118,7 @@ class _Basic:
         editions: tuple[list, list] = [], []
         for match, path in self.tree.match(_IMAGE):
             if not _is_compound(match.string):
-                is_original = not (match['aligned'] or path.parent.name.lower() == 'aligned')
+                is_original = not (match['aligned'] or match.string.lower().split('/')[-2:-1] == ['aligned'])
                 editions[is_original].append((match, path))
         aligned, original = (self._first(found) for found in editions)
         return aligned, original
