@@ -156,3 +156,22 @@ def test_published_counts_agree_with_each_other():
     }
     assert totals == {'train': 25060, 'validation': 3199, 'test': 3153}
     assert {name.split('/')[1] for name in PUBLISHED} == set(EXPRESSIONS)
+
+
+@pytest.mark.parametrize('place', ['FER+', 'FER+/fer2013', 'zzz'])
+def test_of_several_tables_that_beside_the_votes_is_joined(tmp_path, place):
+    rows, lines = trees.content(1)
+    trees.write_votes(tmp_path / 'FER+' / 'fer2013new.csv', lines)
+    fer2013.write_table(tmp_path / 'a' / 'deep' / 'fer2013.csv', rows[:5])  # of another set, and first by its path
+    fer2013.write_table(tmp_path / place / 'fer2013.csv', rows)
+    found = find(tmp_path)
+    assert len(found.records) == 24
+    assert f'a/deep/fer2013.csv: {place}/fer2013.csv is used instead' in found.skipped
+
+
+def test_a_table_of_the_other_name_beside_the_votes_is_nearer_than_the_usual_one(tmp_path):
+    rows, lines = trees.content(1)
+    trees.write_votes(tmp_path / 'FER+' / 'fer2013new.csv', lines)
+    fer2013.write_table(tmp_path / 'FER+' / 'icml_face_data.csv', rows)
+    fer2013.write_table(tmp_path / 'fer2013.csv', rows[:5])
+    assert len(find(tmp_path).records) == 24

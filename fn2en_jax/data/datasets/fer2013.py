@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fn2en_jax.data.datasets.copies import notes
+from fn2en_jax.data.datasets.copies import distance, notes
 from fn2en_jax.data.records import Dataset, Found, Record, Tree
 from fn2en_jax.errors import UserError
 
@@ -68,12 +68,19 @@ class Row:
     fault: str = ''
 
 
-def find_table(tree: Tree) -> Path | None:
-    """The table of a folder, by name; None without one."""
-    for name in TABLES:
-        for _, path in tree.match(re.escape(name)):
-            return path
-    return None
+def find_table(tree: Tree, skipped: list[str], beside: str = '') -> Path | None:
+    """The table of a folder, by name; None without one. Others of the same name are noted in `skipped`.
+
+    beside: a path of the tree: of several tables that is taken which lies fewest folders away from it.
+    """
+    found = [(name, match.string, path) for name in TABLES for match, path in tree.match(re.escape(name))]
+    if beside:
+        found.sort(key=lambda table: distance(table[1], beside))
+    if not found:
+        return None
+    name, used, path = found[0]
+    skipped += notes([(other, used) for same, other, _ in found[1:] if same == name])
+    return path
 
 
 def read_table(path: Path) -> Iterator[Row]:
@@ -142,8 +149,9 @@ class WebFaces(Dataset):
     """The table where there is one, else the folders."""
 
     def find(self, tree: Tree) -> Found:
-        path = find_table(tree)
-        found = _from_table(path) if path else _from_folders(tree)
+        copies: list[str] = []
+        path = find_table(tree, copies)
+        found = _from_table(path, copies) if path else _from_folders(tree)
         if not found.records:
             reason = f' ({len(found.skipped)} could not be used: {found.skipped[0]})' if found.skipped else ''
             raise self.foreign(tree, f'image in {path.name if path else "a table or folders of FER2013"}{reason}')
@@ -160,8 +168,8 @@ FER2013 = WebFaces(
 )
 
 
-def _from_table(path: Path) -> Found:
-    records, skipped = [], []
+def _from_table(path: Path, copies: Sequence[str]) -> Found:
+    records, skipped = [], [*copies]
     for row in read_table(path):
         if row.fault:
             skipped.append(f'{path.name} row {row.number}: {row.fault}')

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fn2en_jax.data.datasets import fer2013
+from fn2en_jax.data.datasets.copies import first_of_each
 from fn2en_jax.data.records import EXPRESSIONS, Dataset, Found, Record, Tree
 from fn2en_jax.errors import UserError
 
@@ -108,15 +109,17 @@ class FERPlus(Dataset):
     """Votes and pixels are joined row by row, as the official script does; no name is shared by the two files."""
 
     def find(self, tree: Tree) -> Found:
-        votes_path = next((path for _, path in tree.match(r'fer2013new\.csv')), None)
-        if votes_path is None:
+        copies: list[str] = []
+        lists = first_of_each(tree.match(r'fer2013new\.csv'), lambda _: '', copies)
+        if not lists:
             raise self.foreign(tree, 'fer2013new.csv')
-        table_path = fer2013.find_table(tree)
+        votes_match, votes_path = lists['']
+        table_path = fer2013.find_table(tree, copies, beside=votes_match.string)
         if table_path is None:
             raise self.foreign(tree, 'fer2013.csv or icml_face_data.csv beside fer2013new.csv, which holds no pixels')
         votes, rows = read_votes(votes_path), tuple(fer2013.read_table(table_path))
         _check_rows(votes, rows, f'{votes_path} and {table_path.name}')
-        found = _join(votes, rows, _unread(tree))
+        found = _join(votes, rows, [*copies, *_unread(tree)])
         if not found.records:
             raise self.foreign(tree, 'image that a majority gave an expression to')
         return found
