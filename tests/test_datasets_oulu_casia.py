@@ -47,6 +47,15 @@ def test_more_missing_sequences_are_named(tmp_path):
     assert found.edition == 'original images, 478 sequences'
 
 
+def test_sequences_that_are_too_short_are_named(tmp_path):
+    """Besides the one that the smaller edition lacks."""
+    oulu_casia.write(tmp_path, subjects=80, frames=4, without=['P012/Fear'], draw=None)
+    for name, frames in {'P003/Anger': 2, 'P004/Fear': 3, 'P010/Surprise': 1}.items():
+        for frame in range(frames, 4):
+            (tmp_path / oulu_casia.ORIGINAL / 'Strong' / name / f'{frame:03}.jpeg').unlink()
+    assert find(tmp_path).missing == ('P003/Anger: 2 frames', 'P004/Fear: 3 frames', 'P010/Surprise: 1 frame')
+
+
 def test_first_and_last_three_frames(tmp_path):
     oulu_casia.write(tmp_path, subjects=1)
     records = [record for record in find(tmp_path).records if record.sequence == 'P001_Happiness']

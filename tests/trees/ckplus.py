@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tests import ckplus_folds
 from tests.trees.sequences import Draw, noise, save, write_junk, write_text
 
 CODES = {'anger': 1, 'contempt': 2, 'disgust': 3, 'fear': 4, 'happiness': 5, 'sadness': 6, 'surprise': 7}
@@ -84,22 +85,20 @@ def landmark_text(height: int, width: int) -> str:
 
 
 def published() -> dict[tuple[str, str], str]:
-    """593 sequences of 123 persons with the published number of sequences per label.
+    """593 sequences of 123 persons, with the published labels of each person.
 
-    Where it is published which sequence or person lacks what, it is so here; who shows what else is made up.
+    Where it is published which sequence or person lacks what, it is so here; the numbers of most sequences, and whose
+    the others without a label are, is made up.
     """
-    contempt_only = [139, 147, 148, 149, 151, 154, 155, 156, 157, 158, 160, 895]
     nothing = [103, 104, 118, 120, 121]
-    others = [5, 10, 11, 14, 22, 26, 28, 29, 32, 34, 35, 37, 42, 44, 45, 46, *range(50, 138), *range(501, 507), 999]
-    others = [number for number in others if number not in nothing]
     no_folder = {84: [4], 100: [1], 126: [1, 2], 128: [1, 3, 5], 129: [1, 3, 4, 5]}
     sequences = {(f'S{s:03}', f'{n:03}'): NO_FOLDER for s, numbers in no_folder.items() for n in numbers}
-    sequences |= {(f'S{subject:03}', '010'): 'contempt' for subject in contempt_only}
-    counts = {'anger': 45, 'contempt': 6, 'disgust': 59, 'fear': 25, 'happiness': 69, 'sadness': 28, 'surprise': 83}
-    labels = [label for label, count in counts.items() for _ in range(count)]
-    rest = labels + [UNLABELLED] * (593 - len(sequences) - len(labels) - len(nothing))
     sequences |= {(f'S{subject:03}', '010'): UNLABELLED for subject in nothing}
-    for position, label in enumerate(rest):
-        turn, person = divmod(position, len(others))
-        sequences[f'S{others[person]:03}', f'{11 + turn:03}'] = label
+    labelled = sorted((person, label) for person, label, _ in ckplus_folds.sequences())
+    for person, label in labelled:
+        sequences[person, f'{11 + list(CODES).index(label):03}'] = label
+    persons = sorted({person for person, _ in labelled})
+    for position in range(593 - len(sequences)):
+        turn, person = divmod(position, len(persons))
+        sequences[persons[person], f'{30 + turn:03}'] = UNLABELLED
     return sequences

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fn2en_jax.data import landmarks, side_files
+from fn2en_jax.data.datasets import ckplus_persons
 from fn2en_jax.data.datasets.copies import first_of_each
 from fn2en_jax.data.records import Dataset, Found, Record, Tree
 from fn2en_jax.errors import UserError
@@ -24,7 +25,7 @@ _CK48 = r'(?:anger|contempt|disgust|fear|happy|sadness|surprise)/S\d{3}_\d{3}_\d
 _NEUTRAL = 1  # number of the first frame
 _PEAKS = 3  # frames at the end of a sequence
 
-_SEQUENCES = {'anger': 45, 'contempt': 18, 'disgust': 59, 'fear': 25, 'happiness': 69, 'sadness': 28, 'surprise': 83}
+_SEQUENCES = {label: len(persons) for label, persons in ckplus_persons.LABELLED.items()}
 _EXPECTED = {label: _PEAKS * count for label, count in _SEQUENCES.items()} | {'neutral': sum(_SEQUENCES.values())}
 
 Sequence = tuple[str, str]  # subject and number: 'S005', '001'
@@ -48,7 +49,7 @@ class CKPlus(Dataset):
             raise self.foreign(tree, f'Emotion/S005/001/S005_001_00000011_emotion.txt{because}')
         marks = first_of_each(tree.match(_LANDMARKS), _key, skipped)
         records: list[Record] = []
-        missing: list[str] = []
+        missing = ckplus_persons.absent((subject, label) for (subject, _), (_, label) in labels.items())
         for sequence, (peak, label) in sorted(labels.items()):
             images = frames.get(sequence, {})
             if not images:

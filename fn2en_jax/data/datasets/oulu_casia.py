@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fn2en_jax.data.datasets.copies import first_of_each
 from fn2en_jax.data.records import Dataset, Found, Record, Tree
@@ -48,7 +49,7 @@ class OuluCasia(Dataset):
             tuple(record for key in sorted(sequences) for record in _records(key, sequences[key])),
             edition,
             expected=_expected(absent if len(absent) == 1 else ()),
-            missing=() if len(absent) == 1 else tuple('/'.join(key) for key in absent),
+            missing=(*(() if len(absent) == 1 else ('/'.join(key) for key in absent)), *_short(sequences)),
             skipped=tuple(skipped),
             faces=faces,
         )
@@ -64,6 +65,12 @@ def _expected(absent: Sequence[Key]) -> Mapping[str, int]:
     for _, folder in absent:
         counts[_FOLDERS[folder]] -= _PEAKS
     return counts | {'neutral': _SUBJECTS * len(_FOLDERS) - len(absent)}
+
+
+def _short(sequences: Mapping[Key, Sequence[Any]]) -> list[str]:
+    """Sequences that cannot give a neutral frame and three of the peak; the shortest published one has nine."""
+    counts = {'/'.join(key): len(frames) for key, frames in sorted(sequences.items()) if len(frames) <= _PEAKS}
+    return [f'{name}: {count} frame' + 's' * (count > 1) for name, count in counts.items()]
 
 
 def _sequences(tree: Tree, pattern: str, skipped: list[str]) -> dict[Key, list[tuple[int, str, Path]]]:
