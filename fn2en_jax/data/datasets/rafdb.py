@@ -3,10 +3,11 @@
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fn2en_jax.data.datasets.copies import first_of_each
+from fn2en_jax.data.datasets.counted import counted
 from fn2en_jax.data.records import Dataset, Found, Point, Record, Tree
 from fn2en_jax.data.tables import quoted
 
@@ -21,6 +22,7 @@ _LABELS = {
 }
 _COMPOUND_CODES = {'8', '9', '10', '11'}  # that set has eleven classes, and its codes below 8 mean other things
 _COUNTS = {'train': (1290, 281, 717, 4772, 1982, 705, 2524), 'test': (329, 74, 160, 1185, 478, 162, 680)}
+_DIGITS = {'train': 5, 'test': 4}  # of a number in a name; pictures are numbered from 1 without gaps
 _EXPECTED = {
     f'{split}/{label}': count
     for split, counts in _COUNTS.items()
@@ -28,7 +30,7 @@ _EXPECTED = {
 }
 
 _LIST = r'list_par?tition_label\.txt'  # published with one letter less
-_NAME = r'(?P<split>train|test)_(?P<number>\d{1,9})'  # five digits in train, four in test
+_NAME = r'(?P<split>train|test)_(?P<number>\d{1,9})'
 _IMAGE = rf'{_NAME}(?P<aligned>_aligned)?\.(jpe?g|png)'
 _ATTRIBUTES = rf'{_NAME}_manu_attri\.txt'
 _MAX_LIST_BYTES = 1 << 24
@@ -57,18 +59,19 @@ class RafDb(Dataset):
         if not aligned and not original:
             raise self.foreign(tree, 'Image/aligned/train_00001_aligned.jpg')
         pictures, points = (aligned, {}) if aligned else (original, basic.attribute_files())
-        records = []
+        records, pointless = [], []
         for key, (name, label) in labels.items():
             if key in pictures:
                 five = _points(points[key]) if key in points else None
+                pointless += [points[key].name] if key in points and not five else []
                 records.append(Record(pictures[key], name, label, split=key[0], points=five))
         unlisted = [f'{path.name}: not in the list' for key, path in pictures.items() if key not in labels]
         return Found(
             records=tuple(records),
             edition='aligned faces' if aligned else 'original pictures',
             expected=_EXPECTED,
-            missing=tuple(name for key, (name, _) in labels.items() if key not in pictures),
-            skipped=(*basic.skipped, *unlisted),
+            missing=(*_unlisted(labels), *(name for key, (name, _) in labels.items() if key not in pictures)),
+            skipped=(*basic.skipped, *unlisted, *counted(pointless, 'files without five points')),
             faces='' if aligned else 'align',
         )
 
@@ -130,6 +133,27 @@ class _Basic:
         """The manual annotations, which begin with five points of the original picture."""
         found = self.tree.match(_ATTRIBUTES)
         return self._first((match, path) for match, path in found if not _is_compound(match.string))
+
+
+def _unlisted(labels: Container[_Key]) -> list[str]:
+    """The pictures that the published list names and this one does not; neighbours on one line."""
+    lines = []
+    for split, counts in _COUNTS.items():
+        runs: list[list[int]] = []
+        for number in (number for number in range(1, sum(counts) + 1) if (split, number) not in labels):
+            if runs and runs[-1][-1] == number - 1:
+                runs[-1].append(number)
+            else:
+                runs.append([number])
+        lines += [_run(split, run) for run in runs]
+    return lines
+
+
+def _run(split: str, numbers: Sequence[int]) -> str:
+    first, last = (f'{split}_{number:0{_DIGITS[split]}}.jpg' for number in (numbers[0], numbers[-1]))
+    if len(numbers) == 1:
+        return f'{first}: not in the list'
+    return f'{first} to {last}: {len(numbers):,} pictures, not in the list'
 
 
 def _is_compound(name: str) -> bool:
