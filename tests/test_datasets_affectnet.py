@@ -46,23 +46,48 @@ def test_boxes_and_five_points(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'box', [(0, 0, -1, 10), (0, 0, 10, 0), (-1, -1, -1, -1), ('NULL',) * 4, ('', '', '', ''), (0, 0, 'nan', 'inf')]
+    ('box', 'bad'),
+    [
+        ((0, 0, -1, 10), False),
+        ((-1, -1, -1, -1), False),
+        (('NULL',) * 4, False),
+        (('', '', '', ''), False),
+        ((0, 0, 10, 0), True),
+        ((-4, 0, 10, 10), True),
+        ((0, 0, 'nan', 'inf'), True),
+        (('left', 0, 10, 10), True),
+    ],
 )
-def test_no_box(tmp_path, box):
+def test_no_box(tmp_path, box, bad):
+    """A negative size stands for none; what is no box at all is told."""
     lists = trees.write(tmp_path)
     row = lists['training'][0]
     trees.write_list(tmp_path, 'training', [trees.Row(row.file, row.code, box=box)])
-    assert find(tmp_path).records[0].box is None
+    found = find(tmp_path)
+    assert found.records[0].box is None
+    assert found.skipped == (('1 lines with a box that is none: training.csv, line 2',) if bad else ())
 
 
-@pytest.mark.parametrize('landmarks', ['', 'NULL', '1;2', ';'.join(['x'] * 136), ';'.join(['nan'] * 136), '1;' * 136])
-def test_no_landmarks(tmp_path, landmarks):
+@pytest.mark.parametrize(
+    ('landmarks', 'bad'),
+    [
+        ('', False),
+        ('NULL', False),
+        ('1;2', True),
+        (';'.join(['x'] * 136), True),
+        (';'.join(['nan'] * 136), True),
+        ('1;' * 136, True),
+    ],
+)
+def test_no_landmarks(tmp_path, landmarks, bad):
     lists = trees.write(tmp_path)
-    row = lists['training'][0]
-    trees.write_list(tmp_path, 'training', [trees.Row(row.file, row.code, landmarks=landmarks)])
-    record = find(tmp_path).records[0]
-    assert record.points is None
-    assert record.box
+    rows = [trees.Row(row.file, row.code, landmarks=landmarks) for row in lists['training'][:7]]
+    trees.write_list(tmp_path, 'training', rows)
+    found = find(tmp_path)
+    assert found.records[0].points is None
+    assert found.records[0].box
+    places = ', '.join(f'training.csv, line {line}' for line in range(2, 7))
+    assert found.skipped == ((f'7 lines with landmarks that are not 68: {places} ...',) if bad else ())
 
 
 @pytest.mark.parametrize('outer', ['Manually_Annotated', 'AffectNet/Manually_Annotated_compressed'])

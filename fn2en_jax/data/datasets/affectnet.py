@@ -6,14 +6,16 @@ import dataclasses
 import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from fn2en_jax.data import images
-from fn2en_jax.data.landmarks import five_of_68
-from fn2en_jax.data.records import Box, Dataset, Found, Point, Record, Tree
+from fn2en_jax.data.datasets.counted import counted
+from fn2en_jax.data.landmarks import FivePoints, five_of_68
+from fn2en_jax.data.records import Box, Dataset, Found, Record, Tree
 from fn2en_jax.data.tables import quoted
 
 # The codes of `expression`; those without an expression are counted and left out.
@@ -43,7 +45,10 @@ _FILE, _BOX, _LANDMARKS, _CODE = (
     'facial_landmarks',
     'expression',
 )
+_NOTHING = {'', 'null', 'nan', 'none'}  # in a cell that tells nothing
 _COLUMNS = (_FILE, *(f'face_{side}' for side in _BOX), _LANDMARKS, _CODE, 'valence', 'arousal')
+
+Value = TypeVar('Value')
 
 
 class AffectNet(Dataset):
@@ -77,7 +82,11 @@ class AffectNet(Dataset):
             edition=reading.edition(),
             expected=_EXPECTED,
             missing=tuple(reading.missing),
-            skipped=tuple(reading.skipped),
+            skipped=(
+                *reading.skipped,
+                *counted(reading.bad_boxes, 'lines with a box that is none'),
+                *counted(reading.bad_landmarks, 'lines with landmarks that are not 68'),
+            ),
         )
 
 
@@ -139,6 +148,8 @@ class _Reading:
     rows: int = 0  # that have the form of AffectNet
     left_out: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     listed: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    bad_boxes: list[str] = dataclasses.field(default_factory=list)
+    bad_landmarks: list[str] = dataclasses.field(default_factory=list)
 
     def read(self, path: Path, split: str) -> None:
         """Adds the rows of one list."""
@@ -148,9 +159,10 @@ class _Reading:
                 return
             with path.open(encoding='utf-8-sig', errors='replace', newline='') as file:
                 for line, row in _rows(file):
-                    problem = self._add(row, split) if isinstance(row, dict) else row
+                    place = f'{path.name}, line {line}'
+                    problem = self._add(row, split, place) if isinstance(row, dict) else row
                     if problem:
-                        self.skipped.append(f'{path.name}, line {line}: {problem}')
+                        self.skipped.append(f'{place}: {problem}')
         except OSError as error:
             self.skipped.append(f'{path.name}: cannot be read ({error.strerror})')
 
@@ -161,7 +173,7 @@ class _Reading:
         rest = ', '.join(f'{self.left_out[name]:,} {name}' for name in LEFT_OUT.values())
         return f'manually annotated, {found} with one of eight expressions (left out: {rest})'
 
-    def _add(self, row: Mapping[str, str], split: str) -> str:
+    def _add(self, row: Mapping[str, str], split: str, place: str) -> str:
         """Takes one row; returns what is wrong with it, or ''."""
         code = _number(row[_CODE])
         if code not in LABELS and code not in LEFT_OUT:
@@ -182,8 +194,8 @@ class _Reading:
                 file=file if self.listed[file] == 1 else f'{file}#{self.listed[file]}',
                 label=LABELS[int(code)],
                 split=split,
-                box=_box(row),
-                points=_points(row.get(_LANDMARKS, '')),
+                box=_if_sound(_box, row, place, self.bad_boxes),
+                points=_if_sound(_points, row, place, self.bad_landmarks),
             )
         )
         return ''
@@ -219,17 +231,44 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _box(row: Mapping[str, str]) -> Box | None:
-    """The face; negative numbers stand for none."""
-    x, y, width, height = (_number(row.get(f'face_{side}', '')) for side in _BOX)
-    sound = 0 <= x < math.inf and 0 <= y < math.inf and 0 < width < math.inf and 0 < height < math.inf
-    return (x, y, width, height) if sound else None
-
-
-def _points(text: str) -> tuple[Point, Point, Point, Point, Point] | None:
-    """Five of the 68 landmarks, which are joined as x;y;x;y; None where there are no such 136 numbers."""
+def _if_sound(
+    read: Callable[[Mapping[str, str]], Value | None], row: Mapping[str, str], place: str, bad: list[str]
+) -> Value | None:
+    """What `read` makes of a row; None, and its place noted as bad, where that cannot be."""
     try:
-        points = np.array([float(number) for number in text.split(';')]).reshape(68, 2)
+        return read(row)
     except ValueError:
+        bad.append(place)
         return None
-    return five_of_68(points) if np.isfinite(points).all() else None
+
+
+def _box(row: Mapping[str, str]) -> Box | None:
+    """The face; None where none is told, for which a negative size stands as well.
+
+    Raises:
+        ValueError: what is told is no box.
+    """
+    cells = [row.get(f'face_{side}', '').strip() for side in _BOX]
+    if all(cell.lower() in _NOTHING for cell in cells):
+        return None
+    x, y, width, height = map(_number, cells)
+    if width < 0 or height < 0:
+        return None
+    if not (0 <= x < math.inf and 0 <= y < math.inf and 0 < width < math.inf and 0 < height < math.inf):
+        raise ValueError('no box')
+    return x, y, width, height
+
+
+def _points(row: Mapping[str, str]) -> FivePoints | None:
+    """Five of the 68 landmarks, which are joined as x;y;x;y; None where none are told.
+
+    Raises:
+        ValueError: these are no such 136 numbers.
+    """
+    text = row.get(_LANDMARKS, '').strip()
+    if text.lower() in _NOTHING:
+        return None
+    points = np.array([float(number) for number in text.split(';')]).reshape(68, 2)
+    if not np.isfinite(points).all():
+        raise ValueError('numbers that are not finite')
+    return five_of_68(points)

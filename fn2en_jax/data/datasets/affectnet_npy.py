@@ -13,8 +13,9 @@ import numpy as np
 
 from fn2en_jax.data.datasets.affectnet import LABELS, LEFT_OUT, TRAINING
 from fn2en_jax.data.datasets.copies import first_of_each
-from fn2en_jax.data.landmarks import five_of_68
-from fn2en_jax.data.records import Dataset, Found, Point, Record, Tree
+from fn2en_jax.data.datasets.counted import counted
+from fn2en_jax.data.landmarks import FivePoints, five_of_68
+from fn2en_jax.data.records import Dataset, Found, Record, Tree
 from fn2en_jax.data.tables import quoted
 from fn2en_jax.errors import UserError
 
@@ -100,18 +101,22 @@ def _records(
     keys: Sequence[_Key], images: Mapping[_Key, Path], arrays: Mapping[_Key, Path], skipped: list[str]
 ) -> tuple[list[Record], collections.Counter[str]]:
     """The pictures with an expression, and how many have none. Most of the time goes into opening files."""
-    records, left_out = [], collections.Counter[str]()
+    records, left_out, bad = [], collections.Counter[str](), []
     chunks = [keys[start : start + _CHUNK] for start in range(0, len(keys), _CHUNK)]
     with concurrent.futures.ThreadPoolExecutor() as pool:
         annotated = pool.map(lambda chunk: [_annotation(key, arrays) for key in chunk], chunks)
-        for key, (code, points, problem) in zip(keys, (one for chunk in annotated for one in chunk), strict=True):
+        for key, (code, points, problem, unusable) in zip(
+            keys, (one for chunk in annotated for one in chunk), strict=True
+        ):
             if problem:
                 skipped.append(f'{_name(images[key])}: {problem}')
             elif code in LEFT_OUT:
                 left_out[LEFT_OUT[code]] += 1
             else:
                 path = images[key]
+                bad += [unusable] if unusable else []
                 records.append(Record(path, _name(path), LABELS[code], split=key.split, points=points))
+    skipped += counted(bad, 'files without 68 landmarks inside the picture')
     return records, left_out
 
 
@@ -123,17 +128,19 @@ def _edition(records: Sequence[Record], left_out: Mapping[str, int]) -> str:
 
 class _Annotation(NamedTuple):
     code: int
-    points: tuple[Point, Point, Point, Point, Point] | None
+    points: FivePoints | None
     problem: str
+    unusable: str  # the file that holds no landmarks of this picture
 
 
 def _annotation(key: _Key, arrays: Mapping[_Key, Path]) -> _Annotation:
     try:
         code = _code(_array(arrays[key._replace(what='exp')]))
     except UserError as error:
-        return _Annotation(-1, None, f'its label {error}')
+        return _Annotation(-1, None, f'its label {error}', '')
     landmarks = arrays.get(key._replace(what='lnd'))
-    return _Annotation(code, _points(landmarks) if landmarks else None, '')
+    points = _points(landmarks) if landmarks else None
+    return _Annotation(code, points, '', _name(landmarks) if landmarks and not points else '')
 
 
 def _code(label: np.ndarray) -> int:
@@ -145,7 +152,7 @@ def _code(label: np.ndarray) -> int:
     return int(code)
 
 
-def _points(path: Path) -> tuple[Point, Point, Point, Point, Point] | None:
+def _points(path: Path) -> FivePoints | None:
     """Five of the 68 landmarks, which are flat, x and y alternating; None unless they lie in the crop."""
     try:
         points = _array(path).astype(np.float64).reshape(68, 2)
