@@ -75,11 +75,30 @@ def test_the_published_aligned_faces(tmp_path):
     numbers['Val']['Happy'] += 4
     write_empty(tmp_path, numbers, '_Aligned_Faces')
     found = SFEW.find(Tree(tmp_path))
-    assert found.edition == 'aligned faces, 891 train + 431 validation'
+    assert (
+        found.edition == 'aligned faces, 891 train + 431 validation (the known smaller edition of the 958 + 436 frames)'
+    )
     assert found.expected == {}
-    assert found.missing == ()
+    assert found.missing == found.surplus == ()
     next((tmp_path / 'Val_Aligned_Faces' / 'Happy').iterdir()).unlink()
-    assert SFEW.find(Tree(tmp_path)).missing == ('validation: 1 of 431 images',)
+    found = SFEW.find(Tree(tmp_path))
+    assert found.edition == 'aligned faces, 891 train + 430 validation'
+    assert found.missing == ('validation: 1 of 431 images',)
+
+
+def test_more_aligned_faces_than_published_are_told(tmp_path):
+    numbers = {
+        split: {folder: PUBLISHED[f'{name}/{label}'] for folder, label in FOLDERS.items()}
+        for split, name in SPLITS.items()
+    }
+    write_empty(tmp_path, numbers, '_Aligned_Faces')
+    found = SFEW.find(Tree(tmp_path))
+    assert found.surplus == (
+        'train: 958 images, 67 more than 891',
+        'validation: 436 images, 5 more than 431',
+    )
+    assert 'if they are not cropped, use sfew_frames' in found.edition
+    assert found.missing == ()
 
 
 def test_aligned_faces_in_the_folders_of_full_frames_are_noticed(tmp_path):

@@ -1,13 +1,16 @@
 """TFD: labelled rows out of a MATLAB file, with their five official folds."""
 
 import contextlib
+import dataclasses
 
 import numpy as np
 import pytest
 
+from fn2en_jax.data.datasets import tfd as tfd_module
 from fn2en_jax.data.datasets.tfd import TFD
 from fn2en_jax.data.records import Tree
 from fn2en_jax.errors import UserError
+from fn2en_jax.weights import matlab
 from tests.trees import tfd
 
 LABELS = {code: label for label, code in tfd.CODES.items()}
@@ -54,9 +57,10 @@ def test_labelled_rows(tmp_path, name):
     variables = tfd.write(tmp_path, name)
     found = find(tmp_path)
     check(found, variables)
-    assert found.edition == f'{name}, 70 faces with an expression'
+    assert found.edition == f'{name}, 70 faces with an expression, named by their rows'
     assert found.expected == {}
-    assert found.missing == ('4108 of 4178 faces with an expression',)
+    assert found.missing == ('labelled: 4,108 of 4,178 images', 'unlabelled: 98,049 of 98,058 images')
+    assert found.surplus == ()
     assert found.skipped == ()
 
 
@@ -68,14 +72,107 @@ def test_persons_and_folds_of_the_tree(tmp_path):
     assert sum(not record.subject for record in records) == 7
 
 
-def test_the_published_numbers(tmp_path):
-    variables = tfd.content(subjects=597, unlabelled=100)
+@pytest.mark.parametrize(
+    ('more', 'missing', 'surplus'),
+    [
+        (0, (), ()),
+        (7, (), ('labelled: 4,185 images, 7 more than 4,178', 'unlabelled: 98,059 images, 1 more than 98,058')),
+        (-7, ('labelled: 7 of 4,178 images', 'unlabelled: 1 of 98,058 images'), ()),
+    ],
+)
+def test_the_published_numbers(tmp_path, monkeypatch, more, missing, surplus):
+    variables = tfd.content(subjects=597 + more // 7, unlabelled=100 + (more > 0) - (more < 0))
     variables['labs_ex'][np.flatnonzero(variables['labs_ex'].ravel() > 0)[:1]] = -1
     variables['folds'][variables['labs_ex'].ravel() == -1] = 0
+    # Unlabelled images are quick to count and slow to write: most of those are told, not made.
+    labelled = tfd_module._labelled
+
+    def many(*arguments):
+        rows = labelled(*arguments)
+        return dataclasses.replace(rows, unlabelled=rows.unlabelled + 98_058 - 101)
+
+    monkeypatch.setattr(tfd_module, '_labelled', many)
     tfd.write_file(tmp_path / 'TFD_48x48.mat', variables)
     found = find(tmp_path)
-    assert found.edition == 'TFD_48x48.mat, 4178 faces with an expression'
-    assert found.missing == found.skipped == ()
+    assert found.edition == f'TFD_48x48.mat, {4178 + more} faces with an expression, named by their rows'
+    assert (found.missing, found.surplus) == (missing, surplus)
+    assert found.skipped == ()
+
+
+def test_original_file_names_of_the_file_beside(tmp_path):
+    variables = tfd.write(tmp_path)
+    names = [f'dfat/S{i // 3:03}.png' for i in range(79)]  # three rows each, which are three images
+    tfd.write_names(tmp_path / 'A' / 'TFD_info.mat', ['other'] * 79)  # of another copy, and first by its path
+    tfd.write_names(tmp_path / 'TFD' / 'TFD_info.mat', names)
+    found = find(tmp_path)
+    rows = np.flatnonzero(variables['labs_ex'].ravel() > 0)
+    assert [record.file for record in found.records] == [f'row {row} {names[row]}' for row in rows]
+    assert found.edition == 'TFD_48x48.mat, 70 faces with an expression, with the file names of TFD_info.mat'
+    assert found.skipped == ()
+
+
+def test_names_are_harmless_text(tmp_path):
+    variables = tfd.write(tmp_path)
+    first = int(np.flatnonzero(variables['labs_ex'].ravel() > 0)[0])
+    told = {
+        'C:\\faces\\a b.png ': 'C:/faces/a b.png',
+        'a\nb\x1b[2J\u202e.png': 'a\\nb\\x1b[2J\\u202e.png',
+        'caf\xe9.png': 'caf\xe9.png',
+        'x' * 999: 'x' * 200,
+        '': '',
+    }
+    for name, expected in told.items():
+        names = ['?'] * 79
+        names[first] = name
+        tfd.write_names(tmp_path / 'TFD' / 'TFD_info.mat', names)
+        assert find(tmp_path).records[0].file == f'row {first} {expected}'.strip()
+
+
+@pytest.mark.parametrize(
+    ('write_info', 'reason'),
+    [
+        (lambda path: tfd.write_names(path, ['a.png'] * 78), 'names 78 images, not 79'),
+        (lambda path: tfd.write_names(path, []), 'names 0 images, not 79'),
+        (lambda path: tfd.write_file(path, {'tfd_info': {'other': 1}}), 'holds no list tfd_info.imfiles'),
+        (lambda path: tfd.write_file(path, {'tfd_info': 3.0}), 'holds no list tfd_info.imfiles'),
+        (lambda path: tfd.write_file(path, {'tfd_info': {'imfiles': np.eye(3)}}), 'holds no list tfd_info.imfiles'),
+        (lambda path: path.write_bytes(b'MATLAB 7.3'.ljust(512)), 'the MATLAB file is of an unknown version'),
+        (lambda path: path.write_bytes(b''), 'the file is truncated or damaged'),
+    ],
+)
+def test_names_that_cannot_be_used_are_told(tmp_path, write_info, reason):
+    variables = tfd.write(tmp_path)
+    write_info(tmp_path / 'TFD' / 'TFD_info.mat')
+    found = find(tmp_path)
+    check(found, variables)
+    assert found.edition.endswith(', named by their rows')
+    (note,) = found.skipped
+    assert note.startswith(f'TFD/TFD_info.mat: {reason}')
+
+
+def test_a_file_of_names_of_absurd_size_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr('fn2en_jax.data.datasets.tfd_names._LIMITS', matlab.Limits('a list', 50, 1 << 20, 1 << 20))
+    tfd.write(tmp_path)
+    tfd.write_names(tmp_path / 'TFD' / 'TFD_info.mat', ['a.png'] * 79)
+    (note,) = find(tmp_path).skipped
+    assert 'the file holds more than 50 values' in note
+
+
+def test_damaged_names_leave_the_set_usable(tmp_path):
+    variables = tfd.write(tmp_path, subjects=2, unlabelled=0)
+    path = tmp_path / 'TFD' / 'TFD_info.mat'
+    tfd.write_names(path, [f'dfat/{i}.png' for i in range(14)])
+    whole = path.read_bytes()
+    random = np.random.RandomState(0)
+    for trial in range(120):
+        hurt = bytearray(whole)
+        for place in random.randint(0, len(whole), 3):
+            hurt[place] = random.randint(256)
+        path.write_bytes(bytes(hurt[: random.randint(len(whole))] if trial % 3 == 0 else hurt))
+        found = find(tmp_path)
+        assert [record.label for record in found.records] == [LABELS[i % 7 + 1] for i in range(14)]
+        assert all(record.file.isprintable() for record in found.records)
+    assert len(variables['images']) == 14
 
 
 def test_of_several_files_the_small_original_is_taken(tmp_path):

@@ -40,6 +40,7 @@ ALLOWED = {
     ('trees', 'errors'),
     ('commands', 'errors'),
     ('workdir', 'errors'),
+    ('data', 'weights'),  # for its reader of MATLAB files
     ('plan', 'stages'),
     ('stablehlo', 'portable'),
     ('literature', 'results'),

@@ -84,7 +84,7 @@ def test_a_run_reads_a_set_as_its_protocol_says(tmp_path, caplog):
         ('anger', 'disgust', 'fear', 'happiness', 'sadness', 'surprise'), 9
     )
     assert data.expressions.folds.tolist().count(0) == 18
-    assert 'CK+ is not complete' in caplog.text  # 3 persons are not 118
+    assert 'CK+ is not as published' in caplog.text  # 3 persons are not 118
     assert data.fingerprint['expressions'].startswith('published_faces/ckplus-none')
 
 
@@ -391,3 +391,10 @@ def test_keys_of_published_sets_are_refused_for_others(source, tmp_path):
     ):
         with pytest.raises(UserError, match=f'config.data.{key} is for published sets'):
             sources.open_data(wanted, reading, need_identities=False)
+
+
+def test_more_images_than_published_are_warned_of(caplog):
+    more = 'train: 958 images, 67 more than 891'
+    report = {'edition': 'x', 'expected': {}, 'stored': {'anger': 1}, 'missing': [], 'surplus': [more]}
+    published.warn(DATASETS['sfew'], {**report, 'skipped': [], 'damaged': [], 'no_face': []})
+    assert f'more than published 1:\n    {more}' in caplog.text

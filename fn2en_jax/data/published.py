@@ -124,9 +124,9 @@ def report_lines(dataset: Dataset, report: Mapping[str, Any]) -> list[str]:
     for key, number in numbers.items():
         told = expected.get(key, 0) if expected else '-'
         lines.append(f'  {key:{width}}{told:>10}{number:>8}' + ('' if told in (number, '-') else '  differs'))
-    titles = {'missing': 'missing', 'damaged': 'damaged', 'skipped': 'passed over', 'no_face': _faceless(report)}
-    for key, title in titles.items():
-        lines.extend(_listed(title, report[key]))
+    titles = {'missing': 'missing', 'surplus': 'more than published', 'damaged': 'damaged', 'skipped': 'passed over'}
+    for key, title in {**titles, 'no_face': _faceless(report)}.items():
+        lines.extend(_listed(title, report.get(key, ())))  # sets that were stored before it was told have no surplus
     return lines
 
 
@@ -145,8 +145,8 @@ def _faceless(report: Mapping[str, Any]) -> str:
 def warn(dataset: Dataset, report: Mapping[str, Any]) -> None:
     """One warning where a set is not as published."""
     differing = [key for key, number in report['stored'].items() if report['expected'].get(key, number) != number]
-    if differing or report['missing'] or report['damaged']:
-        logging.warning('%s is not complete:\n%s', dataset.title, '\n'.join(report_lines(dataset, report)))
+    if differing or report['missing'] or report['damaged'] or report.get('surplus'):
+        logging.warning('%s is not as published:\n%s', dataset.title, '\n'.join(report_lines(dataset, report)))
     else:
         warn_of_faceless(dataset.title, report)
 

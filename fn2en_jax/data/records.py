@@ -70,6 +70,7 @@ class Found:
         missing: names of what should be there and is not, for people.
         skipped: names of what is there and cannot be used, each with its reason.
         faces: what the images of this edition need, where that is not what the set's `faces` says; else ''.
+        surplus: what is there beyond the published totals, for people; where there are no numbers to expect per class.
     """
 
     records: tuple[Record, ...]
@@ -78,6 +79,7 @@ class Found:
     missing: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     faces: str = ''
+    surplus: tuple[str, ...] = ()
 
     def is_whole(self) -> bool:
         """Whether nothing is known to be missing, and there are images of every class, or split and class."""

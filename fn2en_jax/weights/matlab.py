@@ -23,13 +23,36 @@ _CELL, _STRUCT, _CHAR = 1, 2, 4  # array classes
 _NUMERIC = range(6, 16)
 _COMPLEX = 0x800
 _DEEPEST = 20
-_MOST_ITEMS = 20_000  # a net of 40 layers with 2,622 names has 7,000
-_MOST_INFLATED = 3 << 29  # bytes; the published net is 0.6 GB, 1.2 in double precision
 _SMALL = 1 << 26  # bytes inflated in any case
 _MOST_PER_BYTE = 50  # and beyond that for every compressed one: weights hardly shrink
-_LONGEST_TEXT, _MOST_TEXT = 1 << 12, 1 << 20  # bytes, of one text and of all
+_LONGEST_TEXT = 1 << 12  # bytes
 _PIECE = 1 << 22  # bytes read at a time
 _PACKED_PIECE = 1 << 16  # compressed bytes: what the inflater leaves of them is copied every time
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a file may hold: anything larger is not what it is taken for.
+
+    Attributes:
+        content: what it is taken for, for people.
+        items: cells, fields and variables together.
+        text: bytes of all texts.
+        inflated: bytes of all variables.
+    """
+
+    content: str
+    items: int
+    text: int
+    inflated: int
+
+
+NET = Limits(
+    'a VGG-16 net',
+    items=20_000,  # a net of 40 layers with 2,622 names has 7,000
+    text=1 << 20,
+    inflated=3 << 29,  # the published net is 0.6 GB, 1.2 in double precision
+)
 
 
 @dataclasses.dataclass
@@ -70,24 +93,25 @@ class _Stream:
             pass
 
 
-def read(file: Bytes, variables: Container[str], fields: Container[str]) -> dict[str, Any]:
+def read(file: Bytes, variables: Container[str], fields: Container[str], limits: Limits = NET) -> dict[str, Any]:
     """Reads the named variables.
 
     Args:
         file: open, of level 5.
         variables: which to read, where they are cells or structs.
         fields: which fields of structs to read.
+        limits: how much it may hold.
 
     Returns:
         By name: numbers as float32 arrays in MATLAB's shape (Fortran order), texts as str, cells as lists in column
         order, structs as `Struct`; None for what is of any other kind.
 
     Raises:
-        UserError: when the file is damaged, or larger when inflated than a VGG-16 can be.
+        UserError: when the file is damaged, or larger than its limits.
     """
     if file.read(124, 4) != b'\x00\x01IM':
         raise UserError('the MATLAB file is of an unknown version or from a big-endian machine; save it again with -v7')
-    reader = _Matrices(variables, fields)
+    reader = _Matrices(variables, fields, limits)
     found: dict[str, Any] = {}
     position = HEADER
     while position + 8 <= file.size:
@@ -147,25 +171,25 @@ def _inflated(file: Bytes, position: int, end: int, reader: '_Matrices') -> Call
 class _Matrices:
     """Reads variables out of streams, with limits that hold for all of them together."""
 
-    def __init__(self, variables: Container[str], fields: Container[str]):
-        self._variables, self._fields = variables, fields
+    def __init__(self, variables: Container[str], fields: Container[str], limits: Limits):
+        self._variables, self._fields, self._limits = variables, fields, limits
         self._items = self._values = self._letters = self._bytes = 0
         self._allowed = _SMALL
 
     def charge_item(self) -> None:
         self._items += 1
-        if self._items > _MOST_ITEMS:
-            raise UserError(f'the file holds more than {_MOST_ITEMS} values; this is no VGG-16 net')
+        if self._items > self._limits.items:
+            raise UserError(f'the file holds more than {self._limits.items} values; this is not {self._limits.content}')
 
     def allow_bytes(self, packed: int) -> None:
         """Lets as much be inflated as so many further compressed bytes can reasonably hold."""
-        self._allowed = min(self._allowed + _MOST_PER_BYTE * packed, _MOST_INFLATED)
+        self._allowed = min(self._allowed + _MOST_PER_BYTE * packed, self._limits.inflated)
 
     def charge_bytes(self, count: int) -> None:
         self._bytes += count
         if self._bytes > self._allowed:
             raise UserError(
-                f'the file inflates to more than {self._allowed >> 20} MB, which no VGG-16 net of its size does'
+                f'the file inflates to more than {self._allowed >> 20} MB; this is not {self._limits.content}'
             )
 
     def variable(self, stream: _Stream, length: int, found: dict[str, Any]) -> None:
@@ -209,8 +233,8 @@ class _Matrices:
 
     def _count(self, shape: tuple[int, ...]) -> int:
         count = math.prod(shape)
-        if count > _MOST_ITEMS:
-            raise UserError(f'the file holds more than {_MOST_ITEMS} values in one cell or struct')
+        if count > self._limits.items:
+            raise UserError(f'the file holds more than {self._limits.items} values in one cell or struct')
         return count
 
     def _element(self, stream: _Stream, end: int, depth: int, keep: bool = True) -> Any:
@@ -241,8 +265,9 @@ class _Matrices:
         if kind not in _TEXTS or length > _LONGEST_TEXT:
             raise damaged('a text that is none')
         self._letters += length
-        if self._letters > _MOST_TEXT:
-            raise UserError(f'the file holds more than {_MOST_TEXT >> 20} MB of text; this is no VGG-16 net')
+        if self._letters > self._limits.text:
+            mega = self._limits.text >> 20
+            raise UserError(f'the file holds more than {mega} MB of text; this is not {self._limits.content}')
         return (inside if inside is not None else self._body(stream, length)).decode(_TEXTS[kind], 'replace')
 
     def _numbers(self, stream: _Stream, end: int, shape: tuple[int, ...]) -> np.ndarray:

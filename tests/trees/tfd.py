@@ -1,5 +1,6 @@
 """TFD's MATLAB files, small."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +44,10 @@ def write(root: Path, name: str = 'TFD_48x48.mat', **knobs: int) -> dict[str, An
 def write_file(path: Path, variables: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     io.savemat(path, variables, do_compression=True)
+
+
+def write_names(path: Path, names: Sequence[str]) -> None:
+    """TFD_info.mat: a struct whose cells are the original file names of all images."""
+    cells = np.empty((len(names), 1), object)
+    cells[:, 0] = names
+    write_file(path, {'tfd_info': {'version': 2.0, 'imfiles': cells}})

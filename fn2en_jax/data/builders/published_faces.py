@@ -83,8 +83,8 @@ def report(found: Found, mode: str, stored: list[Record], faults: list[str], fac
 
     Returns:
         edition; faces (how they were cut: 'align', 'box' or 'none'); expected and stored (numbers by class, or by
-        'split/class'); missing, skipped and damaged (names, with their reasons); no_face (names of images in which no
-        face was found).
+        'split/class'); missing, surplus, skipped and damaged (names, with their reasons); no_face (names of images in
+        which no face was found).
     """
     return {
         'edition': found.edition,
@@ -92,6 +92,7 @@ def report(found: Found, mode: str, stored: list[Record], faults: list[str], fac
         'expected': dict(found.expected),
         'stored': count(stored, found.expected),
         'missing': [printable(text) for text in found.missing],
+        'surplus': [printable(text) for text in found.surplus],
         'skipped': [printable(text) for text in found.skipped],
         'damaged': [printable(text) for text in faults],
         'no_face': faceless,

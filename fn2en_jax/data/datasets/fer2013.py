@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fn2en_jax.data.datasets.copies import distance, notes
+from fn2en_jax.data.datasets.beside import distance
+from fn2en_jax.data.datasets.copies import notes
 from fn2en_jax.data.records import Dataset, Found, Record, Tree
 from fn2en_jax.errors import UserError
 

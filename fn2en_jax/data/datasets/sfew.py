@@ -5,10 +5,11 @@ import csv
 import dataclasses
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fn2en_jax.data.datasets.copies import notes
+from fn2en_jax.data.datasets.counted import apart
 from fn2en_jax.data.records import Dataset, Found, Record, Tree
 from fn2en_jax.errors import UserError
 
@@ -28,6 +29,7 @@ PUBLISHED = {
     for split, counts in _COUNTS.items()
     for label, count in zip(CLASS_FOLDERS.values(), counts, strict=True)
 }  # full frames
+FRAME_COUNTS = {split: sum(counts) for split, counts in _COUNTS.items()}
 ALIGNED_COUNTS = {'train': 891, 'validation': 431}  # those of the frames that the distributor found a face in
 
 _LABELS = {folder.lower(): label for folder, label in CLASS_FOLDERS.items()}
@@ -86,14 +88,20 @@ class FilmStills(Dataset):
         splits = collections.Counter(record.split for record in records)
         classes = collections.Counter(f'{record.split}/{record.label}' for record in records)
         kind = 'aligned faces' if self.aligned else 'full frames'
-        edition = f'{kind}, {splits["train"]} train + {splits["validation"]} validation'
-        if not self.aligned and splits == ALIGNED_COUNTS:
-            edition += ', as many as there are aligned faces: if they are cropped, use sfew'
+        edition = f'{kind}, {splits["train"]} train + {splits["validation"]} validation{self._hint(splits)}'
         missing = [f'{name}: no image' for name in PUBLISHED if not classes[name]]
-        if self.aligned:
-            short = {split: count - splits[split] for split, count in ALIGNED_COUNTS.items()}
-            missing += [f'{split}: {n} of {ALIGNED_COUNTS[split]} images' for split, n in short.items() if n > 0]
-        return Found(records, edition, {} if self.aligned else PUBLISHED, tuple(missing), skipped)
+        short, surplus = apart(splits, ALIGNED_COUNTS) if self.aligned else ([], [])
+        expected = {} if self.aligned else PUBLISHED
+        return Found(records, edition, expected, (*missing, *short), skipped, surplus=tuple(surplus))
+
+    def _hint(self, splits: Mapping[str, int]) -> str:
+        """What numbers of images say by themselves."""
+        if splits == ALIGNED_COUNTS:
+            known = ' (the known smaller edition of the 958 + 436 frames)'
+            return known if self.aligned else ', as many as there are aligned faces: if they are cropped, use sfew'
+        if self.aligned and splits == FRAME_COUNTS:
+            return ', as many as there are full frames: if they are not cropped, use sfew_frames'
+        return ''
 
 
 _ACCESS = 'send the signed licence of https://users.cecs.anu.edu.au/~few_group/AFEW.html to its authors'

@@ -2,16 +2,20 @@
 
 import collections
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import io
 
+from fn2en_jax.data.datasets import tfd_names
+from fn2en_jax.data.datasets.beside import distance
+from fn2en_jax.data.datasets.counted import apart
 from fn2en_jax.data.records import Dataset, Found, Record, Tree
 from fn2en_jax.errors import UserError
 
-LABELLED = 4178  # images with an expression in the published files
+PUBLISHED = {'labelled': 4178, 'unlabelled': 98_058}  # the latter are not used
 FOLDS = 5
 
 _EXPRESSIONS = {
@@ -26,6 +30,7 @@ _EXPRESSIONS = {
 _NOBODY = -1  # in labs_ex: no expression is known; in labs_id: no person
 _PARTS = np.array(['', 't', 'v', 'e'])  # by code in `folds`; 0 is unlabelled
 _FILE = r'TFD_(ranzato_)?(48x48|96x96)\.mat'
+_INFO = r'TFD_info\.mat'
 _VARIABLES = ('images', 'labs_ex', 'labs_id', 'folds')
 _NUMERIC = {
     *('int8', 'uint8', 'int16', 'uint16', 'int32', 'uint32', 'int64', 'uint64'),
@@ -44,6 +49,8 @@ class _Rows:
         labels: n expressions.
         identities: int [n], _NOBODY where unknown.
         parts: codes 1 train, 2 validation, 3 test, int [n,5].
+        images_in_file: how many rows the file has.
+        unlabelled: how many of them have neither an expression nor folds.
         skipped: what the file holds besides, for people.
     """
 
@@ -52,6 +59,8 @@ class _Rows:
     labels: tuple[str, ...]
     identities: np.ndarray
     parts: np.ndarray
+    images_in_file: int
+    unlabelled: int
     skipped: tuple[str, ...]
 
 
@@ -60,17 +69,18 @@ class TorontoFaces(Dataset):
     """The 48x48 file where there is one, else the 96x96 file."""
 
     def find(self, tree: Tree) -> Found:
-        found = [(match[2], match[1] or '', path) for match, path in tree.match(_FILE)]
+        found = [(match[2], match[1] or '', match.string, path) for match, path in tree.match(_FILE)]
         if not found:
             raise self.foreign(tree, 'TFD_48x48.mat or TFD_96x96.mat')
-        path = min(found)[-1]
+        _, _, listed, path = min(found)
         rows = _labelled(path, _load(path))
         if not len(rows.numbers):
             raise self.foreign(tree, f'row with an expression and folds in {path.name}')
+        names, named, notes = _names(tree, listed, rows.images_in_file)
         records = tuple(
             Record(
                 image=image,
-                file=f'row {number}',
+                file=f'row {number} {names[number]}'.rstrip(),
                 label=label,
                 subject='' if identity == _NOBODY else f'id {identity}',
                 folds=''.join(_PARTS[parts]),
@@ -79,13 +89,14 @@ class TorontoFaces(Dataset):
                 rows.numbers, rows.images, rows.labels, rows.identities, rows.parts, strict=True
             )
         )
-        short = LABELLED - len(records)
+        missing, surplus = apart({'labelled': len(records), 'unlabelled': rows.unlabelled}, PUBLISHED)
         return Found(
             records,
-            edition=f'{path.name}, {len(records)} faces with an expression',
+            edition=f'{path.name}, {len(records)} faces with an expression, {named}',
             expected={},  # nobody published the numbers per class
-            missing=(f'{short} of {LABELLED} faces with an expression',) if short > 0 else (),
-            skipped=(*rows.skipped, *_shared(rows)),
+            missing=tuple(missing),
+            skipped=(*rows.skipped, *_shared(rows), *notes),
+            surplus=tuple(surplus),
         )
 
 
@@ -94,9 +105,26 @@ TFD = TorontoFaces(
     title='TFD (Toronto Face Database)',
     access='from its author, J. Susskind, for holders of the licences of the sets it is made of: JACFEE, POFA, KDEF, '
     'CK+, MMI, MSFDE, NimStim, RaFD (http://aclab.ca/users/josh/TFD.html)',
-    layout='TFD_48x48.mat or TFD_ranzato_48x48.mat (preferred), or TFD_96x96.mat',
+    layout='TFD_48x48.mat or TFD_ranzato_48x48.mat (preferred), or TFD_96x96.mat; TFD_info.mat beside it '
+    'tells the original file names',
     faces='none',
 )
+
+
+def _names(tree: Tree, listed: str, images: int) -> tuple[Sequence[str], str, list[str]]:
+    """The original name of every image ('' where it is unknown), where names come from, and why not, for people.
+
+    listed: the images' file in the tree; of several files with names the nearest is read.
+    """
+    found = sorted((distance(match.string, listed), match.string, path) for match, path in tree.match(_INFO))
+    notes: list[str] = []
+    if found:
+        _, name, path = found[0]
+        try:
+            return tfd_names.read(path, images), f'with the file names of {path.name}', notes
+        except UserError as error:
+            notes.append(f'{name}: {error}')
+    return [''] * images, 'named by their rows', notes
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
@@ -162,6 +190,8 @@ def _labelled(path: Path, content: dict[str, np.ndarray]) -> _Rows:
         labels=tuple(_EXPRESSIONS[code] for code in codes[numbers].tolist()),
         identities=identities[numbers],
         parts=parts[numbers],
+        images_in_file=len(codes),
+        unlabelled=int((~known & (parts == 0).all(1)).sum()),
         skipped=tuple(notes),
     )
 
