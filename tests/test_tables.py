@@ -252,6 +252,33 @@ def test_person_in_train_and_test(write):
     assert "line 4: subject 'ann' is in split test here and in split train in line 2" in message
 
 
+# ------------------------------------------------------------------- landmarks
+
+
+def with_points(*cells):
+    names = ','.join(tables.POINTS)
+    lines = [
+        f'{name}.png,{label},{text}' for name, label, text in zip('abcd', ['joy', 'anger'] * 2, cells, strict=False)
+    ]
+    return '\n'.join([f'file,expression,{names}', *lines, ''])
+
+
+TEN = '1,2,3,4,5,6,7,8,9,10'
+
+
+@pytest.mark.parametrize('empty', [',' * 9, ' ,' * 9 + 'nan'])
+def test_ten_empty_cells_stand_for_an_image_to_detect(write, empty):
+    table = tables.read_expressions(write(with_points(TEN, empty, TEN)))
+    five = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10))
+    assert table.points == (five, None, five)
+    assert tables.read_expressions(write(with_points(empty, empty))).points is None
+
+
+def test_some_empty_cells_are_named(write):
+    message = refusal(tables.read_expressions, write(with_points(TEN, TEN, TEN.replace('3,4', ','))))
+    assert message.splitlines()[1:] == ['  line 4: right_eye_x is empty', '  line 4: right_eye_y is empty']
+
+
 # ------------------------------------------------------------------- classes and folds
 
 

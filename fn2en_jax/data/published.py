@@ -16,7 +16,7 @@ from absl import logging
 from fn2en_jax.data import archives, preparation, store
 from fn2en_jax.data.alignment import FaceStep
 from fn2en_jax.data.builders.published_faces import PublishedConfig, PublishedFaces
-from fn2en_jax.data.datasets import DATASETS, LISTS
+from fn2en_jax.data.datasets import DATASETS, LISTS, own_landmarks
 from fn2en_jax.data.records import Dataset, Tree
 from fn2en_jax.errors import UserError
 
@@ -103,8 +103,10 @@ def prepare(
         store.clear_killed(_builder(dataset, place, faces))
         unpacked = root / 'unpacked' / dataset.name
         lists = _lists(dataset, source)
-        found = dataset.read(Tree(source, archives.unpack(source, unpacked, _unpacking(progress), dataset.wants)))
+        tree = Tree(source, archives.unpack(source, unpacked, _unpacking(progress), dataset.wants))
+        found = dataset.read(tree)
         step = faces.step(found.faces or dataset.faces)
+        found = own_landmarks.put(found, tree, step.mode)
         told = progress and functools.partial(progress, f'preparing images of {dataset.name}')
         each = preparation.prepare(found.records, step, workshop, processes=processes, progress=told)
         with contextlib.closing(each) as prepared:

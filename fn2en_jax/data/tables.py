@@ -28,6 +28,8 @@ POINTS = tuple(
     f'{part}_{axis}' for part in ('left_eye', 'right_eye', 'nose', 'left_mouth', 'right_mouth') for axis in 'xy'
 )
 
+Points = tuple[tuple[float, float], ...]  # five landmarks x, y
+
 _MISSING = {
     '',
     'nan',
@@ -56,7 +58,8 @@ class Table:
       class_names: the label names, sorted; or those the caller prescribed, in the caller's order.
       source: the CSV file or folder.
       lines: the line of each file in the CSV, counted from 1; None for a folder.
-      points: per image five landmarks (x, y) in pixels, in the order of POINTS; None where none are given.
+      points: per image five landmarks (x, y) in pixels, in the order of POINTS, or None for an image whose ten cells
+        are empty, which is detected; None where no image has any.
     """
 
     files: tuple[str, ...]
@@ -68,7 +71,7 @@ class Table:
     class_names: tuple[str, ...]
     source: Path
     lines: tuple[int, ...] | None = None
-    points: tuple[tuple[tuple[float, float], ...], ...] | None = None
+    points: tuple[Points | None, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -113,6 +116,24 @@ def read_folder(folder: str | Path, *, class_names: Sequence[str] | None = None,
       UserError: as `read_expressions`, with file names in place of line numbers.
     """
     return _read_folder(Path(folder), class_names, complete)
+
+
+def read_landmarks(path: str | Path) -> list[tuple[int, str, Points | None]]:
+    """Reads a table of landmarks alone: columns `file` and the ten of POINTS; others are not read.
+
+    Returns:
+      Line, counted from 1; `file` as it is written, which nobody has looked up; five landmarks (x, y) in pixels, in the
+      order of POINTS, or None where all ten cells are empty.
+
+    Raises:
+      UserError: names every problem found, up to MAX_LISTED of them, with line numbers.
+    """
+    path = Path(path)
+    problems = Problems(path)
+    rows = _rows(path, ('file', *POINTS), (), problems)
+    points = [_points(row, problems) for row in rows]
+    problems.raise_if_any()
+    return [(row.line or 0, row.cells['file'], five) for row, five in zip(rows, points, strict=True)]
 
 
 def verify(table: Table) -> None:
@@ -271,6 +292,8 @@ def _columns(path: Path, header: list[str], needed: Sequence[str], optional: Seq
 def _cells(line: int, cells: list[str], columns: Mapping[str, int], problems: Problems) -> dict[str, str] | None:
     row = {name: cells[place].strip() for name, place in columns.items()}
     empty = [name for name, cell in row.items() if cell in _MISSING]
+    if set(POINTS) <= set(empty):  # no landmarks are known of this image
+        empty = [name for name in empty if name not in POINTS]
     for name in empty:
         problems.add(line, f'{name} is empty' + (f' ({row[name]})' if row[name] else ''))
     return None if empty else row
@@ -403,13 +426,16 @@ def _check_splits(rows: Sequence[_Row], problems: Problems) -> tuple[str, ...] |
     return cells or None
 
 
-def _check_points(rows: Sequence[_Row], problems: Problems) -> tuple[tuple[tuple[float, float], ...], ...] | None:
+def _check_points(rows: Sequence[_Row], problems: Problems) -> tuple[Points | None, ...] | None:
     if POINTS[0] not in rows[0].cells:
         return None
-    return tuple(_points(row, problems) for row in rows)
+    points = tuple(_points(row, problems) for row in rows)
+    return points if any(points) else None
 
 
-def _points(row: _Row, problems: Problems) -> tuple[tuple[float, float], ...]:
+def _points(row: _Row, problems: Problems) -> Points | None:
+    if row.cells[POINTS[0]] in _MISSING:  # then all ten are
+        return None
     values = []
     for name in POINTS:
         try:

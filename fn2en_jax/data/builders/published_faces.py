@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from fn2en_jax.data import preparation
 from fn2en_jax.data.builders import schema
 from fn2en_jax.data.builders.in_order import InOrderBuilder
+from fn2en_jax.data.datasets.counted import counted
 from fn2en_jax.data.preparation import Prepared
 from fn2en_jax.data.records import Found, Record, printable
 from fn2en_jax.errors import UserError
@@ -52,6 +53,7 @@ class PublishedFaces(InOrderBuilder):
         stored: list[Record] = []
         faults: list[str] = []
         faceless: list[str] = []
+        pointless: list[str] = []  # whose points `alignment.cut` passed over
         kept = 0
         for record, face in config.prepared:
             if face.fault:
@@ -59,6 +61,8 @@ class PublishedFaces(InOrderBuilder):
             if face.no_face:
                 faceless.append(record.file)
                 kept += bool(face.encoded)
+            if record.points and config.mode == 'align' and not face.fault and face.face != 'points':
+                pointless.append(record.file)
             if face.encoded:
                 yield len(stored), _example(record, face)
                 stored.append(record)
@@ -66,6 +70,9 @@ class PublishedFaces(InOrderBuilder):
             first = (faults or faceless)[:1]
             raise UserError(f'no image can be used of {len(faults) + len(faceless)}; the first: {"".join(first)}')
         told = report(config.found, config.mode, stored, faults, faceless)
+        told['skipped'] += [
+            printable(text) for text in counted(pointless, 'images whose landmarks can be no face in them')
+        ]
         self.info.metadata.update(told, no_face_kept=kept, lists=dict(config.lists))
 
     @property

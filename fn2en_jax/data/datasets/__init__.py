@@ -9,6 +9,7 @@ from fn2en_jax.data.datasets.jaffe import JAFFE
 from fn2en_jax.data.datasets.mmi import LISTS as MMI_LISTS
 from fn2en_jax.data.datasets.mmi import MMI
 from fn2en_jax.data.datasets.oulu_casia import OULU_CASIA
+from fn2en_jax.data.datasets.own_landmarks import LIST as LANDMARKS
 from fn2en_jax.data.datasets.rafdb import RAFDB
 from fn2en_jax.data.datasets.sfew import SFEW, SFEW_FRAMES
 from fn2en_jax.data.datasets.tfd import TFD
@@ -31,4 +32,5 @@ _ALL = (
 DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in _ALL}
 
 # Files of the user's own beside a download that decide what of it is stored, by the name of the set.
-LISTS: dict[str, tuple[str, ...]] = {MMI.name: MMI_LISTS}
+LISTS: dict[str, tuple[str, ...]] = dict.fromkeys(DATASETS, (LANDMARKS,))
+LISTS[MMI.name] += MMI_LISTS
