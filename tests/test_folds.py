@@ -258,6 +258,11 @@ def test_a_single_fold_may_leave_examples_to_training():
         ([entry('x', 'a.png', 'd.png'), entry('y', 'b.png', 'c.png')], 'x both trains on and tests a, b'),
         ([entry('x')], 'x has no test image'),
         ([entry('x', 'a.png', 'b.png', 'c.png', 'd.png')], 'x has no training image'),
+        ([entry('none', 'a.png', 'b.png')], "a fold cannot be named 'none', use a word"),
+        ([entry('all', 'a.png', 'b.png')], "a fold cannot be named 'all'"),  # whose folder is that of config.fold none
+        ([entry('x/y', 'a.png', 'b.png')], "a fold cannot be named 'x/y'"),
+        ([entry('..', 'a.png', 'b.png')], "a fold cannot be named '..'"),
+        ([entry('', 'a.png', 'b.png')], "a fold cannot be named ''"),
         ([{'name': 'x'}], 'not a folds file'),
         ([{'test_files': ['a.png']}], 'not a folds file'),
         ([entry('x', 3)], 'not a folds file'),

@@ -15,6 +15,8 @@ from fn2en_jax.data.examples import Examples
 from fn2en_jax.errors import UserError
 
 _LISTS = ('test_files', 'validation_files', 'unused_files')  # of a fold in `folds.json`
+_RESERVED = ('all', 'none')  # values of config.fold; 'all' is also the folder of what is trained on everything
+Lists = tuple[tuple[str, ...], ...]  # the files of a fold, as _LISTS
 DEFAULT_NUM = 5  # of config.data.num_folds where a config does not say otherwise
 
 
@@ -118,12 +120,10 @@ def from_json(content: Any, examples: Examples, *, source: str = 'folds', publis
       UserError: naming `source`, for another form, a file that the set lacks, a file tested twice (or more often than
         the set's official folds test it), with several folds a file never tested, and whatever `make_folds` refuses.
     """
-    entries = content.get('folds') if isinstance(content, Mapping) else None
-    if not isinstance(entries, list) or not entries or not all(_is_entry(entry) for entry in entries):
-        raise UserError(
-            f'{source}: not a folds file; expected {{"folds": [{{"name": ..., "test_files": [...]}}, ...]}}'
-        )
+    entries = _entries(content, source)
     names = [entry['name'] for entry in entries]
+    if bad := [name for name in names if name in ('', '..', *_RESERVED) or Path(name).name != name]:
+        raise UserError(f'{source}: a fold cannot be named {bad[0]!r}, use a word that can name a folder')
     if len(set(names)) < len(names):
         raise UserError(f'{source}: fold names must differ, found {", ".join(names)}')
     place = {file: i for i, file in enumerate(examples.files)}
@@ -151,6 +151,21 @@ def read_json(path: str | Path, examples: Examples, *, published: bool = False) 
     except ValueError as error:
         raise UserError(f'{path}: is not JSON ({error})') from error
     return from_json(content, examples, source=str(path), published=published)
+
+
+def lists(content: Any, source: str) -> dict[str, Lists]:
+    """What decides who trains and who tests: the files of every fold in the form of `to_json` that tests any, by name.
+
+    The order of folds and files does not matter.
+
+    Raises:
+      UserError: naming `source`, for another form.
+    """
+    return {
+        entry['name']: tuple(tuple(sorted(entry.get(key, []))) for key in _LISTS)
+        for entry in _entries(content, source)
+        if entry['test_files']
+    }
 
 
 class HasSubjects(Protocol):
@@ -212,6 +227,15 @@ def _stratified(examples: Examples, num_folds: int, seed: int) -> tuple[Fold, ..
         warnings.filterwarnings('ignore', 'The least populated class', UserWarning)
         parts = list(splitter.split(np.zeros(len(examples)), examples.labels, examples.subjects))
     return tuple(Fold(f'fold{k}', train, test) for k, (train, test) in enumerate(parts))
+
+
+def _entries(content: Any, source: str) -> list[Any]:
+    entries = content.get('folds') if isinstance(content, Mapping) else None
+    if not isinstance(entries, list) or not entries or not all(_is_entry(entry) for entry in entries):
+        raise UserError(
+            f'{source}: not a folds file; expected {{"folds": [{{"name": ..., "test_files": [...]}}, ...]}}'
+        )
+    return entries
 
 
 def _is_entry(entry: Any) -> bool:
