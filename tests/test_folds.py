@@ -359,3 +359,26 @@ def test_shared_persons_sees_through_spelling():
 def test_no_shared_persons_where_nobody_is_known():
     assert folds_lib.shared_persons(make([0], ['a']), make([0])) == []
     assert folds_lib.shared_persons(make([0]), make([0], ['a'])) == []
+
+
+def test_unknown_persons_are_not_one_person(warnings):
+    some = make([0, 1, 0, 1, 0, 1], ['a', '', 'b', 'a', '', 'b'], splits=['train', 'train', 'train'] + ['test'] * 3)
+    with pytest.raises(UserError, match='test both trains on and tests a, b: keep'):
+        run(some, folds_lib.DEFAULT_NUM)
+    warnings.clear()
+    apart = make([0, 1, 0, 1], ['a', '', 'b', ''], splits=['train', 'train', 'test', 'test'])
+    assert as_lists(run(apart, folds_lib.DEFAULT_NUM)) == [('test', [0, 1], [2, 3])]
+    assert [text.split(',')[0] for text in warnings] == [
+        'Of 2 images no subject is given: the folds cannot be kept person-independent'
+    ]
+    assert folds_lib.to_json(run(apart), apart)['person_independent'] is False
+    assert folds_lib.shared_persons(some, apart) == ['a', 'b']
+
+
+def test_images_of_unknown_persons_are_dealt_one_by_one_with_a_warning(many, warnings):
+    some = dataclasses.replace(many, subjects=('',) * 30 + many.subjects[30:])
+    folds = run(some, 5)
+    for fold in folds:
+        assert not {some.subjects[i] for i in fold.train} & {some.subjects[i] for i in fold.test} - {''}
+        assert 0 < sum(i < 30 for i in fold.test) < 30
+    assert [text.split(':')[0] for text in warnings] == ['Of 30 images no subject is given']

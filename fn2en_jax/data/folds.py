@@ -50,7 +50,7 @@ def make_folds(examples: Examples, *, num_folds: int, seed: int, published: bool
 
     Official folds are taken as they are, a given split is a single fold, given fold numbers are one fold each (-1 is
     trained on in all of them). Otherwise the examples are distributed so that each person stays in one fold and the
-    class proportions are as equal as that allows; where persons are unknown, by class alone, with a warning.
+    class proportions are as equal as that allows; images of unknown persons by class alone, with a warning.
     `num_folds` and `seed` matter only then. `published`: whether this is a published set, whose own official folds or
     split are used as they are: a person on both sides is then warned of and not refused.
 
@@ -72,11 +72,12 @@ def make_folds(examples: Examples, *, num_folds: int, seed: int, published: bool
             num_folds,
             f'{len(folds)} folds' if len(folds) > 1 else 'a division into training and test',
         )
-    if examples.subjects is None and not published:
+    if (unknown := int((~examples.known_subjects).sum())) and not published:
         logging.warning(
-            'No subjects are given: the folds cannot be kept person-independent, so a person may be both '
+            '%s: the folds cannot be kept person-independent, so a person may be both '
             'trained on and tested, and the accuracy will look better than it is. '
-            'Add a column `subject` to the table.'
+            'Add a column `subject` to the table.',
+            f'Of {unknown} images no subject is given' if unknown < len(examples) else 'No subjects are given',
         )
     _check(folds, examples, published=published)
     return folds
@@ -95,7 +96,7 @@ def to_json(folds: Sequence[Fold], examples: Examples) -> dict[str, Any]:
     return {
         'class_names': list(examples.class_names),
         'num_examples': len(examples),
-        'person_independent': examples.subjects is not None,
+        'person_independent': bool(examples.known_subjects.all()),
         'folds': [
             {
                 'name': fold.name,
@@ -181,8 +182,8 @@ def shared_persons(identities: HasSubjects, expressions: HasSubjects) -> list[st
     Spelling is compared without case and without telling spaces, hyphens and underscores apart. Empty where
     either set names no subjects.
     """
-    known = {_person(name) for name in identities.subjects or ()}
-    return sorted(name for name in set(expressions.subjects or ()) if _person(name) in known)
+    known = {_person(name) for name in identities.subjects or () if name}
+    return sorted(name for name in set(expressions.subjects or ()) if name and _person(name) in known)
 
 
 def _person(name: str) -> str:
@@ -215,9 +216,12 @@ def _given(numbers: np.ndarray) -> tuple[Fold, ...]:
 
 
 def _stratified(examples: Examples, num_folds: int, seed: int) -> tuple[Fold, ...]:
-    units, noun = len(set(examples.subjects or examples.files)), 'persons' if examples.subjects else 'images'
-    if num_folds < 2 or num_folds > units:
-        raise UserError(f'cannot make {num_folds} folds of {units} {noun}: choose 2 to {units}')
+    # An image of an unknown person is a unit of its own; no file's name begins like that.
+    subjects = examples.subjects or ('',) * len(examples)
+    units = [name or f'\0{file}' for name, file in zip(subjects, examples.files, strict=True)]
+    count, noun = len(set(units)), 'persons' if examples.subjects else 'images'
+    if num_folds < 2 or num_folds > count:
+        raise UserError(f'cannot make {num_folds} folds of {count} {noun}: choose 2 to {count}')
     from sklearn import model_selection  # a second to import, and most runs bring or are given their folds
 
     kind = model_selection.StratifiedGroupKFold if examples.subjects else model_selection.StratifiedKFold
@@ -225,7 +229,7 @@ def _stratified(examples: Examples, num_folds: int, seed: int) -> tuple[Fold, ..
     with warnings.catch_warnings():
         # A class with fewer members than folds is no mistake: some folds do not test it, as the counts show.
         warnings.filterwarnings('ignore', 'The least populated class', UserWarning)
-        parts = list(splitter.split(np.zeros(len(examples)), examples.labels, examples.subjects))
+        parts = list(splitter.split(np.zeros(len(examples)), examples.labels, units if examples.subjects else None))
     return tuple(Fold(f'fold{k}', train, test) for k, (train, test) in enumerate(parts))
 
 
@@ -327,7 +331,7 @@ def _check(folds: Sequence[Fold], examples: Examples, source: str = '', *, publi
 
 
 def _check_persons(fold: Fold, subjects: Sequence[str], where: str, published: bool) -> None:
-    persons = {part: {subjects[i] for i in ids} for part, ids in fold.parts.items()}
+    persons = {part: {subjects[i] for i in ids} - {''} for part, ids in fold.parts.items()}
     verbs = {'train': 'trains on', 'validation': 'validates with', 'test': 'tests'}
     for one, other in itertools.combinations((part for part in verbs if part in persons), 2):
         if both := persons[one] & persons[other]:
