@@ -423,6 +423,6 @@ class Run:
 def _figures(logits: np.ndarray, images: Examples) -> dict[str, Any]:
     """logits: [N,K]; images: N."""
     figures = metrics.classification(logits, images.labels, images.class_names)
-    if images.sequences is not None:
-        figures.update(metrics.sequence_votes(logits, images.labels, images.sequences))
+    if images.sequences is not None and images.frames is not None:
+        figures.update(metrics.sequence_votes(logits, images.labels, images.sequences, images.frames))
     return figures

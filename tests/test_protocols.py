@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from fn2en_jax import metrics
 from fn2en_jax.data import folds, protocols
 from fn2en_jax.data.examples import Examples
 from fn2en_jax.data.protocols import Choice
@@ -54,6 +55,13 @@ def test_folds_of_ckplus_are_the_published_ones():
     assert fold_sizes(eight) == [4 * count for count in SEVEN]
     published = {person: fold for person, _, fold in ckplus_folds.sequences()}
     assert {person: int(fold) for person, fold in zip(eight.subjects, eight.folds, strict=True)} == published
+
+
+@pytest.mark.parametrize(('classes', 'count'), [(8, 327), (7, 327), (6, 309)])
+def test_a_neutral_first_frame_of_ckplus_is_no_sequence(classes, count):
+    chosen = protocols.apply('ckplus', ckplus(), Choice(classes=classes))
+    right = metrics.sequence_votes(np.eye(classes)[chosen.labels], chosen.labels, chosen.sequences, chosen.frames)
+    assert right == {'sequence_accuracy': 1.0, 'num_sequences': count}
 
 
 def test_class_counts_of_ckplus():
