@@ -114,3 +114,21 @@ def test_of_tfd_the_known_persons_are_known(tmp_path: Path, caplog):
     made = folds.make_folds(dealt, num_folds=3, seed=0, published=True)
     assert [len({dealt.subjects[i] for i in fold.test}) for fold in made] == [3, 3, 3]
     assert "tfd does not say who 7 images show: the fold rule 'step' leaves them out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ('wanted', 'message'),
+    [
+        (sources.Wanted('ckplus', 'mine.csv'), "data.expressions is for the sources csv and folder; .* is 'ckplus'"),
+        (
+            sources.Wanted('synthetic', 'mine.csv'),
+            "data.expressions is for the sources csv and folder; .* is 'synthetic'",
+        ),
+        (sources.Wanted('sfew', extra_manual_dir='fer'), 'data.extra_manual_dir is the download of config.data.extra,'),
+    ],
+)
+def test_paths_that_nothing_would_read_are_refused(tmp_path: Path, wanted, message):
+    reading = sources.Reading(str(tmp_path), 32, 1, 1 << 30, {})
+    with pytest.raises(UserError, match=rf'^config\.{message}'):
+        sources.open_data(wanted, reading, need_identities=False)
+    assert not list(tmp_path.iterdir())
