@@ -15,7 +15,9 @@ from configs import base
 
 
 def get_config(argument: str = 'fn2en') -> ml_collections.ConfigDict:
-    """The paper's rates with shorter stages: an epoch here has three hundred times the images of CK+."""
+    """The paper's rates, with shorter stages, since an epoch here has three hundred times the images of CK+; and every
+    class counts the same in the loss, as in the validation part, which has as many images of each.
+    """
     method, options = base.options(argument, classes=(8, 7), edition=('csv', 'npy'))
     config = base.get_config(method)
     config.data.source = 'affectnet' if options['edition'] == 'csv' else 'affectnet_npy'

@@ -25,9 +25,10 @@ def options(argument: str, **known: tuple) -> tuple[str, dict]:
         The method ('fn2en' if none is named), and the value of every option.
 
     Raises:
-        ValueError: for an option or a value that the file does not know, or a second method.
+        ValueError: for an option or a value that the file does not know, an option given twice, or a second method.
     """
     method, chosen = '', {name: values[0] for name, values in known.items()}
+    given: set[str] = set()
     for part in filter(None, argument.split(',')):
         name, equals, text = part.partition('=')
         if not equals:
@@ -36,7 +37,10 @@ def options(argument: str, **known: tuple) -> tuple[str, dict]:
             method = name
         elif name not in known:
             raise ValueError(f'unknown option {name!r} after the colon; there are {", ".join(known) or "none"}')
+        elif name in given:
+            raise ValueError(f'{name} is given twice after the colon')
         else:
+            given.add(name)
             values = {str(value): value for value in known[name]}
             if text not in values:
                 raise ValueError(f'{part} after the colon; use {" or ".join(filter(None, values))}')

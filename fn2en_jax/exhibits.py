@@ -14,6 +14,7 @@ import numpy as np
 from fn2en_jax import ascent, neurons, panels, rng, saliency, stages
 from fn2en_jax.activations import WHOLE, flat
 from fn2en_jax.data.augmentation import centre_crop
+from fn2en_jax.data.examples import Examples
 from fn2en_jax.errors import UserError
 from fn2en_jax.finished import SHORT, TITLES, Finished, Net
 from fn2en_jax.methods.base import NetState
@@ -98,10 +99,11 @@ class Exhibits:
                 for key, net in self._nets.items()
             }
             yield self._excited({key: self._neuron_rows(self._nets[key], found[key]) for key in found})
-        labels, subjects = self._examples.labels, self._examples.subjects
-        if subjects is not None and 1 < len(set(subjects)) < len(labels) and len(np.unique(labels)) > 1:
-            people = np.unique(np.array(subjects), return_inverse=True)[1]
-            yield self._selectivity(people)
+        known = self._examples.known_subjects
+        named = self._examples if known.all() else self._examples.take(np.flatnonzero(known))
+        persons = len(set(named.subjects or ()))
+        if 1 < persons < len(named) and len(np.unique(named.labels)) > 1:
+            yield self._selectivity(named)
 
     def _hidden_layers(self, net: Net) -> tuple[str, ...]:
         shapes = net.shapes
@@ -139,7 +141,7 @@ class Exhibits:
         images = self._crops(best)
         top = best[: self._visualize.top_images]
         label = [f'{choice.layer} {choice.index}', self._names[choice.preferred]]
-        if self._examples.subjects is not None:
+        if self._examples.subjects and all(self._examples.subjects[i] for i in top):
             people = len({self._examples.subjects[i] for i in top})
             label.append(f'{people} person{"s" * (people != 1)} in {len(top)}')
         mean = images[: self._visualize.mean_images].mean(0)
@@ -169,13 +171,16 @@ class Exhibits:
         draw = functools.partial(panels.columns_of_rows, blocks, headings=headings)
         return Picture('neurons.png', 'What excites hidden neurons', caption, f'{alt}.', True, draw)
 
-    def _selectivity(self, people: np.ndarray) -> Picture:
+    def _selectivity(self, named: Examples) -> Picture:
+        """named: images of known persons."""
+        people = np.unique(np.array(named.subjects), return_inverse=True)[1]
+        which = self._which if len(named) == len(self._examples) else f'those {self._which} whose person is known'
         shares = {}
         for key, net in self._all.items():
-            values = net.activations(self._run, self._examples, (net.hidden,), WHOLE)[net.hidden]
+            values = net.activations(self._run, named, (net.hidden,), WHOLE)[net.hidden]
             values = values[:, values.std(0) > 0]
             if values.shape[1]:
-                by_expression = neurons.explained(values, self._examples.labels)
+                by_expression = neurons.explained(values, named.labels)
                 shares[key] = neurons.explained(values, people), by_expression
         medians = ', '.join(
             f'{TITLES[key]} ({self._all[key].hidden}, {len(person)} neurons that fire): '
@@ -183,7 +188,7 @@ class Exhibits:
             for key, (person, expression) in shares.items()
         )
         caption = (
-            f'Every neuron of the last hidden layer by the share of its variance over {self._which} that knowing the '
+            f'Every neuron of the last hidden layer by the share of its variance over {which} that knowing the '
             f'person explains, and that knowing the expression explains (epsilon squared: 0 for groups that say '
             f'nothing). The cross is the median: {medians}.'
         )

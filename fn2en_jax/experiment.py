@@ -6,7 +6,7 @@ stage is read back, an unfinished one goes on, so the same command continues a r
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -69,9 +69,12 @@ def run(config: ml_collections.ConfigDict, folder: str, mode: str = 'train', *, 
     print(describe(stages, costs, chosen, data.expressions), flush=True)
     path = Path(folder)
     with workdir.only_run(path), workdir.disk_errors(path):
-        workdir.claim(path, {**config_checks.plain(config), 'data_fingerprint': _fingerprint(config, data)})
+        settings = {**config_checks.plain(config), 'data_fingerprint': _fingerprint(config, data)}
+        workdir.check(path, settings)
+        kept = _kept_folds(path, every, data)
+        workdir.claim(path, settings)
         earlier = _earlier(path, data)
-        if not (earlier and config.fold == 'none'):  # the results there are of the folds there
+        if not (kept and config.fold == 'none'):  # the nets and results there are of the folds there
             workdir.write_json(path / 'folds.json', folds.to_json(every, data.expressions))
         tables = (f'{stage.name}\n{parameter_table(stage)}\n' for stage in stages)
         workdir.write_text(path / 'parameters.txt', '\n'.join(tables))
@@ -109,6 +112,23 @@ def choose_folds(config: ml_collections.ConfigDict, every: tuple[folds.Fold, ...
             f'config.fold is {config.fold!r}; choose all, none, or one of {", ".join(fold.name for fold in every)}'
         )
     return tuple(named)
+
+
+def _kept_folds(folder: Path, every: Sequence[folds.Fold], data: Data) -> dict[str, folds.Lists]:
+    """The folds that nets in the workdir were trained in, as `folds.lists` gives them; {} where there are none.
+
+    Raises:
+        UserError: when the run has others: a net there might be judged on what it was trained on.
+    """
+    path = folder / 'folds.json'
+    kept = folds.lists(workdir.read_json(path), str(path)) if path.exists() else {}
+    now = folds.lists(folds.to_json(every, data.expressions), 'folds')
+    if kept and now and kept != now:
+        raise UserError(
+            f'the workdir {folder} was begun with other folds, those of its folds.json; '
+            'use another --workdir, or the same folds to go on with that run'
+        )
+    return kept
 
 
 def _earlier(folder: Path, data: Data) -> dict[str, Any]:
@@ -403,6 +423,6 @@ class Run:
 def _figures(logits: np.ndarray, images: Examples) -> dict[str, Any]:
     """logits: [N,K]; images: N."""
     figures = metrics.classification(logits, images.labels, images.class_names)
-    if images.sequences is not None:
-        figures.update(metrics.sequence_votes(logits, images.labels, images.sequences))
+    if images.sequences is not None and images.frames is not None:
+        figures.update(metrics.sequence_votes(logits, images.labels, images.sequences, images.frames))
     return figures

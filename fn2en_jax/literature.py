@@ -94,8 +94,11 @@ PUBLISHED = {
 
 
 def published(source: str, classes: int, extra: str) -> Published | None:
-    """The published numbers for a set, None where it has none; full frames of SFEW count as SFEW."""
-    return PUBLISHED.get((source.removesuffix('_frames'), classes, extra))
+    """The published numbers for a set, None where it has none.
+
+    Full frames of SFEW count as SFEW, and the npy edition of AffectNet, of equal parts but for one image, as AffectNet.
+    """
+    return PUBLISHED.get((source.removesuffix('_frames').removesuffix('_npy'), classes, extra))
 
 
 def beside_published(config: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, Rows]:

@@ -54,26 +54,33 @@ def classification(scores: np.ndarray, labels: np.ndarray, class_names: Sequence
     return summarise(matrix, class_names)
 
 
-def sequence_votes(scores: np.ndarray, labels: np.ndarray, sequences: Sequence[str]) -> dict[str, Any]:
+def sequence_votes(
+    scores: np.ndarray, labels: np.ndarray, sequences: Sequence[str], frames: np.ndarray
+) -> dict[str, Any]:
     """How often a whole sequence is recognised: the class of the highest mean probability over its frames.
 
-    Frames of one sequence with different labels (its neutral first frame, its last frames) vote apart.
+    A sequence is of the class of its last frame, and only its frames of that class vote: a neutral first frame is no
+    sequence, and neither is a still.
 
     Args:
         scores: logits [N,K].
         labels: [N].
-        sequences: N names; '' for a still, which votes for itself.
+        sequences: N names; '' for a still.
+        frames: numbers in the sequence, int [N].
 
     Returns:
-        sequence_accuracy and num_sequences.
+        sequence_accuracy and num_sequences; {} where all are stills.
     """
+    truth = {sequences[i]: labels[i] for i in np.argsort(frames, kind='stable') if sequences[i]}
+    voting = [i for i, name in enumerate(sequences) if name and labels[i] == truth[name]]
+    if not voting:
+        return {}
     probabilities = np.exp(scores - scores.max(axis=1, keepdims=True), dtype=np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    keys = [(name or str(i), int(label)) for i, (name, label) in enumerate(zip(sequences, labels, strict=True))]
-    group = {key: k for k, key in enumerate(dict.fromkeys(keys))}
-    votes = np.zeros((len(group), scores.shape[1]))
-    np.add.at(votes, [group[key] for key in keys], probabilities)
-    hits = votes.argmax(axis=1) == [label for _, label in group]
+    place = {name: k for k, name in enumerate(truth)}
+    votes = np.zeros((len(truth), scores.shape[1]))
+    np.add.at(votes, [place[sequences[i]] for i in voting], probabilities[voting])
+    hits = votes.argmax(axis=1) == list(truth.values())
     return {'sequence_accuracy': float(hits.mean()), 'num_sequences': len(hits)}
 
 

@@ -133,7 +133,12 @@ def describe(stages: Sequence[Stage], costs: Mapping[str, Cost], folds: Sequence
 
 
 def _subjects(examples: Examples) -> str:
-    return f'{len(set(examples.subjects))} persons' if examples.subjects else 'persons unknown'
+    unknown = int((~examples.known_subjects).sum())
+    if examples.subjects is None or unknown == len(examples):
+        return 'persons unknown'
+    return f'{len(set(examples.subjects) - {""})} persons' + (
+        f' and {unknown} images of unknown ones' if unknown else ''
+    )
 
 
 def parameter_table(stage: Stage) -> str:

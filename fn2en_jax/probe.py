@@ -50,22 +50,23 @@ def expression_task(
 ) -> Task | None:
     """Reading expressions of persons who are not among the probe's own training persons.
 
-    Classes that fewer than two persons show are left out. Without names of persons, sequences take their place, and
-    without those single images.
+    Classes that fewer than two persons show are left out, and so are images of unknown persons. Where nobody is named,
+    sequences take the place of persons, and without those single images.
 
     Args:
         labels: int [N], indices into `class_names`.
         class_names: names of the classes.
-        subjects, sequences: N names, or None; '' among the sequences is a still.
+        subjects, sequences: N names, or None; '' among them is somebody unknown and a still.
 
     Returns:
         The task; None where fewer than two classes are left.
     """
     units = _numbers(subjects) if subjects is not None else _sequence_units(sequences, len(labels))
-    kept = [k for k in range(len(class_names)) if len(np.unique(units[labels == k])) >= 2]
+    known = np.ones(len(labels), bool) if subjects is None else np.asarray(subjects) != ''
+    kept = [k for k in range(len(class_names)) if len(np.unique(units[known & (labels == k)])) >= 2]
     if len(kept) < 2:
         return None
-    images = np.flatnonzero(np.isin(labels, kept))
+    images = np.flatnonzero(known & np.isin(labels, kept))
     again = np.searchsorted(kept, labels[images])
     return Task(images, again, tuple(class_names[k] for k in kept), units[images], across_persons=True)
 
@@ -74,7 +75,7 @@ def identity_task(subjects: Sequence[str] | None, sequences: Sequence[str] | Non
     """Reading who is shown, of those with at least two images, or two sequences.
 
     Args:
-        subjects, sequences: `count` names, or None; '' among the sequences is a still.
+        subjects, sequences: `count` names, or None; '' among them is somebody unknown and a still.
         count: number of images.
 
     Returns:
@@ -83,7 +84,7 @@ def identity_task(subjects: Sequence[str] | None, sequences: Sequence[str] | Non
     if subjects is None:
         return None
     units, names = _sequence_units(sequences, count), np.asarray(subjects)
-    kept = [name for name in dict.fromkeys(subjects) if len(np.unique(units[names == name])) >= 2]
+    kept = [name for name in dict.fromkeys(subjects) if name and len(np.unique(units[names == name])) >= 2]
     if len(kept) < 2:
         return None
     images = np.flatnonzero(np.isin(names, kept))

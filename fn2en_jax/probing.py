@@ -83,15 +83,15 @@ def _persons(test: Examples, task: probe.Task) -> dict[str, int]:
 def _protocol(test: Examples, show: Any) -> str:
     units = 'sequences' if test.sequences is not None else 'images'
     who = 'persons' if test.subjects is not None else units
+    left_out = ' Images of unknown persons are left out.' if test.subjects and '' in test.subjects else ''
     return (
-        f'Test images only: no net saw them in training, nor their persons where these are named. Expression: the '
-        f'probe learns on one half of the {who} and is tested on the other half, and the other way round; identity: it '
-        f'learns on half of the {units} of every person and is tested on the other half, and the other way round. Maps '
-        f'are averaged over {show.probe.grid} x {show.probe.grid} regions; features are standardised and reduced to '
-        f'at most {show.probe.components} principal components; the probe is a ridge classifier with balanced classes, '
-        f'its strength chosen inside the training half. Mean and standard deviation over {show.probe.repeats} dealings '
-        f'into halves, which '
-        f'does not contain the chance in who was photographed.'
+        f'Test images only: no net saw them in training, nor their persons where these are named.{left_out} '
+        f'Expression: the probe learns on one half of the {who} and is tested on the other half, and the other way '
+        f'round; identity: it learns on half of the {units} of every person and is tested on the other half, and the '
+        f'other way round. Maps are averaged over {show.probe.grid} x {show.probe.grid} regions; features are '
+        f'standardised and reduced to at most {show.probe.components} principal components; the probe is a ridge '
+        f'classifier with balanced classes, its strength chosen inside the training half. Mean and standard deviation '
+        f'over {show.probe.repeats} dealings into halves, which does not contain the chance in who was photographed.'
     )
 
 

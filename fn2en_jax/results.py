@@ -144,8 +144,8 @@ def table(methods: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]) 
         lines += ['', 'the same nets on the validation images']
         lines += [_line(name, methods[name]['validation']) for name in watched]
     if all(VOTES in method for method in methods.values()):
-        lines += ['', 'whole sequences, by the mean of their frames']
-        lines += [f'{TITLES[name]:26}{spread(methods[name], VOTES) + " %":>16}' for name in order]
+        lines += ['', f'{"whole sequences, by the mean of the frames of their class":60}{"sequences":>25}']
+        lines += [_votes(name, methods[name]) for name in order]
     width = max(10, *(len(name) + 2 for name in class_names))
     lines += ['', 'accuracy per class, %', ' ' * 26 + ''.join(f'{name:>{width}}' for name in class_names)]
     for name in order:
@@ -158,6 +158,10 @@ def table(methods: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]) 
 def _line(name: str, method: Mapping[str, Any]) -> str:
     cells = [f'{spread(method, figure)} %' for figure in SPREAD]
     return f'{TITLES[name]:26}{cells[0]:>16}{cells[1]:>18}{cells[2]:>16}{method["num_examples"]:>9}'
+
+
+def _votes(name: str, method: Mapping[str, Any]) -> str:
+    return f'{TITLES[name]:26}{spread(method, VOTES) + " %":>16}{method["num_sequences"]:>43}'
 
 
 def _sequences(folds: Collection[Mapping[str, Any]]) -> dict[str, Any]:

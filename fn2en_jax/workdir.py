@@ -24,6 +24,9 @@ FREE_KEYS = (
     'steps_per_dispatch',
     'compilation_cache',
 )
+# Paths to what is compared by its content: the digest in the fingerprint that stands for it; the folds themselves are
+# in `folds.json`, which whoever goes on with a workdir or joins several compares.
+CONTENT = {'face_net.weights': 'data_fingerprint.face_net_weights', 'data.folds_file': None}
 
 
 def cache(name: str) -> Path:
@@ -76,11 +79,21 @@ def claim(folder: Path, config: Mapping[str, Any]) -> None:
     Raises:
         UserError: when the folder was made with other settings (they are named).
     """
+    check(folder, config)
     path = folder / 'config.json'
     if path.exists():
-        _compare(path, config)
         config = _with_known_sets(config, read_json(path))
     write_json(path, config)
+
+
+def check(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuses what `claim` refuses, and writes nothing; arguments and errors as there."""
+    path = folder / 'config.json'
+    if path.exists() and (found := differing(read_json(path), json.loads(json.dumps(config)), ('there', 'now'))):
+        raise UserError(
+            f'the workdir {folder} belongs to a run with other settings: {"; ".join(found)}. '
+            'Use another --workdir, or the same settings to go on with that run'
+        )
 
 
 def _with_known_sets(config: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,14 +101,6 @@ def _with_known_sets(config: Mapping[str, Any], old: Mapping[str, Any]) -> dict[
     known = old.get('data_fingerprint', {})
     marks = {name: mark or known.get(name, '') for name, mark in config.get('data_fingerprint', {}).items()}
     return {**config, 'data_fingerprint': marks} if marks else dict(config)
-
-
-def _compare(path: Path, config: Mapping[str, Any]) -> None:
-    if found := differing(read_json(path), json.loads(json.dumps(config)), ('there', 'now')):
-        raise UserError(
-            f'the workdir {path.parent} belongs to a run with other settings: {"; ".join(found)}. '
-            'Use another --workdir, or the same settings to go on with that run'
-        )
 
 
 def differing(
@@ -114,8 +119,17 @@ def differing(
         f'{key} ({json.dumps(old[key]) if key in old else "unset"} {names[0]}, '
         f'{json.dumps(new[key]) if key in new else "unset"} {names[1]})'
         for key in sorted(old.keys() | new.keys())
-        if old.get(key, missing) != new.get(key, missing) and not _free(key) and key not in unknown
+        if old.get(key, missing) != new.get(key, missing)
+        and not (_free(key) or key in unknown or _same_content(key, old, new))
     ]
+
+
+def _same_content(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether two paths are of one content, whose digests are known and equal or which is compared elsewhere."""
+    if key not in CONTENT or not (old.get(key) and new.get(key)):
+        return False
+    digest = CONTENT[key]
+    return digest is None or old.get(digest, '') == new.get(digest) != ''
 
 
 def _free(key: str) -> bool:

@@ -1,11 +1,13 @@
 """What makes a workdir refuse a run, beside its config."""
 
 import json
+from pathlib import Path
 from unittest import mock
 
 import ml_collections
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs import base
 from fn2en_jax import config_checks, experiment, finished
@@ -74,6 +76,58 @@ def test_a_folds_file_that_shares_persons_is_refused_for_every_set(tmp_path, sou
     )
     with pytest.raises(UserError, match='mine both trains on and tests a, b: keep each person in one fold'):
         experiment.all_folds(config, Data(examples, None, {}))
+
+
+def write_table(folder: Path) -> str:
+    """Eight persons with two expressions each; the path of the table."""
+    draw, rows = np.random.default_rng(0), ['file,expression,subject']
+    for k in range(16):
+        Image.fromarray(draw.integers(0, 256, (40, 40), np.uint8)).save(folder / f'{k:02}.png')
+        rows.append(f'{k:02}.png,{("anger", "joy")[k % 2]},person{k // 2}')
+    (folder / 'faces.csv').write_text('\n'.join(rows))
+    return str(folder / 'faces.csv')
+
+
+def test_a_workdir_does_not_go_on_with_other_folds(tmp_path):
+    """Its nets would be judged on whom they were trained on; those of `fold=none` have a folder of their own."""
+    mine, work = tmp_path / 'mine.json', tmp_path / 'run'
+    config = tiny_config.get_config('scratch')
+    config.data.update(source='csv', expressions=write_table(tmp_path), folds_file=str(mine))
+    config.data.update(data_dir=str(tmp_path / 'data'), identities='')
+    config.compilation_cache = 'none'
+
+    def plan(*persons: int, **lists: list[str]) -> None:
+        tested = [f'{2 * person + side:02}.png' for person in persons for side in (1, 0)]
+        mine.write_text(json.dumps({'folds': [{'name': 'a', 'test_files': tested, **lists}]}))
+        experiment.run(config, str(work), mode='plan')
+
+    config.fold = 'none'
+    plan(5)
+    config.fold = 'all'
+    plan(0, 1)
+    before = {path: path.read_bytes() for path in work.iterdir()}
+    config.fold = 'none'
+    plan(2, 3)
+    assert (work / 'folds.json').read_bytes() == before[work / 'folds.json']
+    config.fold = 'all'
+    plan(1, 0)
+    assert {path: path.read_bytes() for path in work.iterdir()} == before
+    for persons, lists in (((2, 3), {}), ((0,), {}), ((0, 1), {'unused_files': ['15.png', '14.png']})):
+        with pytest.raises(UserError, match=r'run was begun with other folds, those of its folds\.json; use another'):
+            plan(*persons, **lists)
+        assert {path: path.read_bytes() for path in work.iterdir()} == before
+    config.data.num_folds = 7
+    with pytest.raises(UserError, match=r'other settings: data\.num_folds'):  # which says more
+        plan(2, 3)
+
+
+def test_a_damaged_list_of_the_folds_is_named(tmp_path):
+    data = Data(faces.make(6), None, {})
+    every = (Fold('a', np.arange(4), np.arange(4, 6)),)
+    assert experiment._kept_folds(tmp_path, every, data) == {}
+    (tmp_path / 'folds.json').write_text('{"folds": [{"name": "a"}]}')
+    with pytest.raises(UserError, match=r'folds\.json: not a folds file'):
+        experiment._kept_folds(tmp_path, every, data)
 
 
 @pytest.mark.parametrize('features', [(4,) * 6, (), (4, 0)])

@@ -258,6 +258,11 @@ def test_a_single_fold_may_leave_examples_to_training():
         ([entry('x', 'a.png', 'd.png'), entry('y', 'b.png', 'c.png')], 'x both trains on and tests a, b'),
         ([entry('x')], 'x has no test image'),
         ([entry('x', 'a.png', 'b.png', 'c.png', 'd.png')], 'x has no training image'),
+        ([entry('none', 'a.png', 'b.png')], "a fold cannot be named 'none', use a word"),
+        ([entry('all', 'a.png', 'b.png')], "a fold cannot be named 'all'"),  # whose folder is that of config.fold none
+        ([entry('x/y', 'a.png', 'b.png')], "a fold cannot be named 'x/y'"),
+        ([entry('..', 'a.png', 'b.png')], "a fold cannot be named '..'"),
+        ([entry('', 'a.png', 'b.png')], "a fold cannot be named ''"),
         ([{'name': 'x'}], 'not a folds file'),
         ([{'test_files': ['a.png']}], 'not a folds file'),
         ([entry('x', 3)], 'not a folds file'),
@@ -354,3 +359,26 @@ def test_shared_persons_sees_through_spelling():
 def test_no_shared_persons_where_nobody_is_known():
     assert folds_lib.shared_persons(make([0], ['a']), make([0])) == []
     assert folds_lib.shared_persons(make([0]), make([0], ['a'])) == []
+
+
+def test_unknown_persons_are_not_one_person(warnings):
+    some = make([0, 1, 0, 1, 0, 1], ['a', '', 'b', 'a', '', 'b'], splits=['train', 'train', 'train'] + ['test'] * 3)
+    with pytest.raises(UserError, match='test both trains on and tests a, b: keep'):
+        run(some, folds_lib.DEFAULT_NUM)
+    warnings.clear()
+    apart = make([0, 1, 0, 1], ['a', '', 'b', ''], splits=['train', 'train', 'test', 'test'])
+    assert as_lists(run(apart, folds_lib.DEFAULT_NUM)) == [('test', [0, 1], [2, 3])]
+    assert [text.split(',')[0] for text in warnings] == [
+        'Of 2 images no subject is given: the folds cannot be kept person-independent'
+    ]
+    assert folds_lib.to_json(run(apart), apart)['person_independent'] is False
+    assert folds_lib.shared_persons(some, apart) == ['a', 'b']
+
+
+def test_images_of_unknown_persons_are_dealt_one_by_one_with_a_warning(many, warnings):
+    some = dataclasses.replace(many, subjects=('',) * 30 + many.subjects[30:])
+    folds = run(some, 5)
+    for fold in folds:
+        assert not {some.subjects[i] for i in fold.train} & {some.subjects[i] for i in fold.test} - {''}
+        assert 0 < sum(i < 30 for i in fold.test) < 30
+    assert [text.split(':')[0] for text in warnings] == ['Of 30 images no subject is given']

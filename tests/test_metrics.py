@@ -102,12 +102,32 @@ def test_summary_refuses_a_matrix_that_does_not_fit():
 
 
 def test_sequences_vote_by_their_mean_probability():
-    logits = np.log([[0.6, 0.4], [0.1, 0.9], [0.45, 0.55], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]])
-    labels = np.array([1, 1, 0, 0, 0, 0])
-    sequences = ['a', 'a', 'b', 'b', 'a', '']
-    # a as 1: (.35, .65) right; b as 0: (.525, .475) right; a as 0: wrong; the still: wrong
-    assert metrics.sequence_votes(logits, labels, sequences) == {'sequence_accuracy': 0.5, 'num_sequences': 4}
+    logits = np.log([[0.6, 0.4], [0.1, 0.9], [0.45, 0.55], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7], [0.7, 0.3]])
+    labels = np.array([1, 1, 0, 0, 0, 0, 1])
+    sequences = ['a', 'a', 'b', 'b', 'a', '', 'c']
+    frames = np.array([7, 8, 3, 2, 1, -1, 5])
+    # a is of class 1, its last: (.35, .65) right, and its first frame, of class 0, has no vote; b: (.525, .475) right;
+    # c: wrong; the still is no sequence
+    found = metrics.sequence_votes(logits, labels, sequences, frames)
+    assert found == {'sequence_accuracy': pytest.approx(2 / 3), 'num_sequences': 3}
+    assert metrics.sequence_votes(logits[5:6], labels[5:6], [''], frames[5:6]) == {}
+
+
+def test_a_neutral_first_frame_changes_no_vote():
+    """Eight-class CK+ has four images of a sequence, of which three show its emotion."""
+    draw = np.random.default_rng(0)
+    emotions, neutral = draw.integers(0, 7, 50), 7
+    labels = np.stack([np.full(50, neutral), emotions, emotions, emotions], axis=1).ravel()
+    logits, frames = draw.normal(size=(200, 8)) + 2 * np.eye(8)[labels], np.tile([1, 18, 19, 20], 50)
+    names = [f'S{k // 4}' for k in range(200)]
+    mixed = draw.permutation(200)
+    found = metrics.sequence_votes(logits[mixed], labels[mixed], [names[i] for i in mixed], frames[mixed])
+    late = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    means = late.reshape(50, 4, 8)[:, 1:].mean(1)
+    assert found == {'sequence_accuracy': pytest.approx((means.argmax(1) == emotions).mean()), 'num_sequences': 50}
+    assert 0.5 < found['sequence_accuracy'] < 1
 
 
 def test_votes_of_huge_logits():
-    assert metrics.sequence_votes(np.array([[1e4, -1e4]]), np.array([0]), ['a'])['sequence_accuracy'] == 1.0
+    one = metrics.sequence_votes(np.array([[1e4, -1e4]]), np.array([0]), ['a'], np.array([1]))
+    assert one['sequence_accuracy'] == 1.0

@@ -1,5 +1,7 @@
 """The plan: parameters and FLOPs that can be looked up, and every fold with its counts."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -60,3 +62,16 @@ def test_the_description_names_folds_classes_and_stages(paper):
     assert ['test', '7', *['1'] * 7] in lines
     (row,) = (line for line in lines if line[:1] == ['finetune'])
     assert row[1:5] == ['21', '64', '50', f'{VGG16:,}']
+
+
+@pytest.mark.parametrize(
+    ('subjects', 'told'),
+    [
+        (('a', 'b', 'a'), '2 persons'),
+        (('a', '', ''), '1 persons and 2 images of unknown ones'),
+        (('', '', ''), 'persons unknown'),
+        (None, 'persons unknown'),
+    ],
+)
+def test_who_is_shown(subjects, told):
+    assert plan._subjects(dataclasses.replace(faces.make(3), subjects=subjects)) == told

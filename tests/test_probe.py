@@ -106,3 +106,12 @@ def test_very_few_images_are_enough(count):
 def test_the_same_seed_gives_the_same_figures():
     np.testing.assert_array_equal(score(NOISE, identity()), score(NOISE, identity()))
     assert (score(NOISE, identity()) != score(NOISE, identity(), seed=5)).any()
+
+
+def test_unknown_persons_are_not_one_person():
+    labels, subjects = np.array([0, 0, 0, 1, 1, 1, 1]), ['a', 'b', '', 'a', '', 'b', '']
+    task = probe.expression_task(labels, ('x', 'y'), subjects, None)
+    assert (task.images.tolist(), task.labels.tolist()) == ([0, 1, 3, 5], [0, 0, 1, 1])
+    assert probe.expression_task(labels, ('x', 'y'), ['a', '', '', 'a', '', 'b', ''], None) is None
+    assert probe.identity_task(subjects, None, 7).images.tolist() == [0, 1, 3, 5]
+    assert probe.identity_task(['a', 'a', '', '', ''], None, 5) is None

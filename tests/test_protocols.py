@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from fn2en_jax import metrics
 from fn2en_jax.data import folds, protocols
 from fn2en_jax.data.examples import Examples
 from fn2en_jax.data.protocols import Choice
@@ -54,6 +55,13 @@ def test_folds_of_ckplus_are_the_published_ones():
     assert fold_sizes(eight) == [4 * count for count in SEVEN]
     published = {person: fold for person, _, fold in ckplus_folds.sequences()}
     assert {person: int(fold) for person, fold in zip(eight.subjects, eight.folds, strict=True)} == published
+
+
+@pytest.mark.parametrize(('classes', 'count'), [(8, 327), (7, 327), (6, 309)])
+def test_a_neutral_first_frame_of_ckplus_is_no_sequence(classes, count):
+    chosen = protocols.apply('ckplus', ckplus(), Choice(classes=classes))
+    right = metrics.sequence_votes(np.eye(classes)[chosen.labels], chosen.labels, chosen.sequences, chosen.frames)
+    assert right == {'sequence_accuracy': 1.0, 'num_sequences': count}
 
 
 def test_class_counts_of_ckplus():
@@ -259,3 +267,39 @@ def test_every_set_has_a_protocol():
     assert protocols.PROTOCOLS.keys() == DATASETS.keys()
     for protocol in protocols.PROTOCOLS.values():
         assert all(len(names) == number for number, names in protocol.classes.items())
+
+
+def tfd() -> Examples:
+    """Official folds, and rows without a person, as TFD has them."""
+    persons = ('id 3', 'id 3', '', 'id 1', 'id 2', '', 'id 2', 'id 1')
+    return examples([*protocols.WITH_NEUTRAL, 'anger'], subjects=persons, official=('tevvt', 'etttv') * 4)
+
+
+def test_images_of_unknown_persons_are_not_dealt(caplog):
+    dealt = protocols.apply('tfd', tfd(), Choice(rule='step', num_folds=2))
+    assert dict(zip(dealt.files, dealt.folds.tolist(), strict=True)) == {
+        **{'0.png': 0, '1.png': 0, '3.png': 0, '4.png': 1, '6.png': 1, '7.png': 0}
+    }
+    assert 'tfd does not say who 2 images show: the fold rule' in caplog.text
+    with pytest.raises(UserError, match='cannot make 4 folds of 3 persons'):
+        protocols.apply('tfd', tfd(), Choice(rule='step', num_folds=4))
+    nobody = dataclasses.replace(tfd(), subjects=('',) * 8)
+    with pytest.raises(UserError, match='tfd names no persons'):
+        protocols.apply('tfd', nobody, Choice(rule='step'))
+
+
+def test_a_folds_file_of_tfd_may_not_share_known_persons():
+    twice = tfd().take([*range(8), *range(8)])
+    chosen = protocols.apply('tfd', dataclasses.replace(twice, files=tuple(map(str, range(16)))), Choice(deal=False))
+    with pytest.raises(UserError, match='x both trains on and tests id 3: keep'):
+        folds.from_json({'folds': [{'name': 'x', 'test_files': ['0', '2']}]}, chosen)
+    (fold,) = folds.from_json({'folds': [{'name': 'x', 'test_files': ['2']}]}, chosen)
+    assert fold.test.tolist() == [2]
+
+
+def test_extra_images_of_unknown_persons_are_of_one_person_each():
+    more = dataclasses.replace(tfd(), official_folds=None)
+    joined = protocols.join(
+        protocols.apply('sfew', dataclasses.replace(more, splits=('validation',) * 8), Choice()), more, 'm'
+    )
+    assert joined.subjects[8:] == ('m/id 3', 'm/id 3', 'm/2.png', 'm/id 1', 'm/id 2', 'm/5.png', 'm/id 2', 'm/id 1')

@@ -263,6 +263,7 @@ def test_numbers_of_the_paper():
             assert lead > 0, key
     assert literature.published('sfew_frames', 7, '').methods['fn2en'] == 48.19
     assert literature.published('sfew', 7, 'fer2013').methods['fn2en'] == 55.15
+    assert literature.published('affectnet_npy', 7, '') is literature.published('affectnet', 7, '')
     assert literature.published('csv', 7, '') is None
 
 
@@ -278,6 +279,7 @@ def test_published_numbers_are_of_class_counts_that_a_set_is_used_with():
         ('ckplus', 7, ('FMPN', '98.06'), 'fold_rule=blocks'),
         ('mmi', 6, ('FMPN', '82.74'), '208 clips'),
         ('affectnet', 7, ('FMPN (own split)', '61.52'), 'contempt in place of neutral'),
+        ('affectnet_npy', 7, ('FMPN (own split)', '61.52'), 'contempt in place of neutral'),
     ],
 )
 def test_numbers_of_fmpn_stand_where_they_belong(tmp_path, source, classes, row, protocol):

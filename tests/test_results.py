@@ -106,5 +106,8 @@ def test_votes_of_sequences_are_pooled_by_their_numbers():
     joined = results.summarise(folds, NAMES)
     assert (joined['sequence_accuracy'], joined['num_sequences']) == (0.25, 4)
     assert joined['mean']['sequence_accuracy'] == 0.5
-    assert 'whole sequences' in results.table({'fn2en': joined}, NAMES)
+    lines = results.table({'fn2en': joined}, NAMES).splitlines()
+    assert lines[3].startswith('whole sequences, by the mean of the frames of their class')
+    assert lines[4].split() == ['FN2EN', '50.0', '±', '70.7', '%', '4']
+    assert len(lines[3]) == len(lines[4]) == len(lines[1])
     assert 'whole sequences' not in results.table({'fn2en': two_folds()}, NAMES)

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fn2en_jax.data import alignment, images, sources, tables, viola_jones
+from fn2en_jax.data import alignment, folds, images, protocols, sources, tables, viola_jones
+from fn2en_jax.data.examples import Examples
 from fn2en_jax.errors import UserError
 from tests import scenes
+from tests.trees import tfd
 
 
 def test_copies_within_a_set_and_between_the_two_are_warned_of(tmp_path: Path, caplog):
@@ -93,3 +95,40 @@ def test_dropped_pictures_are_named(tmp_path, caplog):
     caplog.clear()
     sources.open_data(wanted, plain, need_identities=False)
     assert 'no face' not in caplog.text
+
+
+def test_of_tfd_the_known_persons_are_known(tmp_path: Path, caplog):
+    """Ten persons, of whom one has no number."""
+    tfd.write(tmp_path / 'download')
+    reading = sources.Reading(str(tmp_path / 'data'), 48, 1, 1 << 30, {})
+
+    def opened(**choice) -> Examples:
+        wanted = sources.Wanted('tfd', manual_dir=str(tmp_path / 'download'), choice=protocols.Choice(**choice))
+        return sources.open_data(wanted, reading, need_identities=False).expressions
+
+    official = opened()
+    assert (len(official), len(set(official.subjects)), official.subjects.count('')) == (70, 10, 7)
+    assert 'leaves them out' not in caplog.text
+    dealt = opened(rule='step', num_folds=3)
+    assert (len(dealt), len(set(dealt.subjects)), dealt.subjects.count('')) == (63, 9, 0)
+    made = folds.make_folds(dealt, num_folds=3, seed=0, published=True)
+    assert [len({dealt.subjects[i] for i in fold.test}) for fold in made] == [3, 3, 3]
+    assert "tfd does not say who 7 images show: the fold rule 'step' leaves them out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ('wanted', 'message'),
+    [
+        (sources.Wanted('ckplus', 'mine.csv'), "data.expressions is for the sources csv and folder; .* is 'ckplus'"),
+        (
+            sources.Wanted('synthetic', 'mine.csv'),
+            "data.expressions is for the sources csv and folder; .* is 'synthetic'",
+        ),
+        (sources.Wanted('sfew', extra_manual_dir='fer'), 'data.extra_manual_dir is the download of config.data.extra,'),
+    ],
+)
+def test_paths_that_nothing_would_read_are_refused(tmp_path: Path, wanted, message):
+    reading = sources.Reading(str(tmp_path), 32, 1, 1 << 30, {})
+    with pytest.raises(UserError, match=rf'^config\.{message}'):
+        sources.open_data(wanted, reading, need_identities=False)
+    assert not list(tmp_path.iterdir())

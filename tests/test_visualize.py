@@ -1,19 +1,21 @@
 """`python -m fn2en_jax.visualize` on the nets of real, tiny runs."""
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from absl import flags
 from PIL import Image
 
-from fn2en_jax import commands, embedded, experiment, finished, probing, visualize
+from fn2en_jax import commands, embedded, exhibits, experiment, finished, probing, visualize
 from fn2en_jax.errors import UserError
-from tests import tiny_config
+from tests import faces, tiny_config
 
 ROOT = Path(__file__).parents[1]
 QUICK = ('--config.visualize.ascent.steps=3', '--config.visualize.probe.repeats=1')
@@ -203,3 +205,23 @@ def test_the_face_net_and_fn2en_side_by_side(tmp_path):
     )
     stage1 = next(picture for picture in index if picture['file'] == 'stage1.png')
     assert f'a constant answer: {100 * row["test_explained"]:.1f} %' in stage1['caption']
+
+
+@pytest.mark.parametrize(
+    ('subjects', 'shown'),
+    [
+        (('a', '', 'b', 'a', '', 'b'), [0, 2, 3, 5]),
+        (('a', 'b', 'b', 'a', 'a', 'b'), [0, 1, 2, 3, 4, 5]),
+        (('a', '', 'a', 'a', '', 'a'), None),  # one person
+        (('a', '', 'b', 'c', '', 'd'), None),  # an image each
+        (('',) * 6, None),
+        (None, None),
+    ],
+)
+def test_selectivity_is_of_images_whose_person_is_known(subjects, shown):
+    examples = dataclasses.replace(faces.make(6), subjects=subjects)
+    one = mock.Mock(_examples=examples, _with_faces=False, _nets={})
+    pictures = list(exhibits.Exhibits.hidden_neurons(one))
+    assert len(pictures) == (shown is not None)
+    if shown:
+        assert one._selectivity.call_args.args[0].files == examples.take(shown).files

@@ -47,6 +47,35 @@ def test_a_fingerprint_that_older_workdirs_lack_is_no_difference(tmp_path):
         workdir.claim(tmp_path, {'data_fingerprint': {'expressions': 'a', 'face_net_weights': 'c'}})
 
 
+def test_the_same_weights_and_folds_may_lie_elsewhere(tmp_path):
+    def config(weights: str, digest: str, folds: str = '') -> dict:
+        return {
+            'data': {'folds_file': folds},
+            'face_net': {'weights': weights},
+            'data_fingerprint': {'face_net_weights': digest},
+        }
+
+    workdir.claim(tmp_path, config('/a/vgg.mat', 'x', '/a/folds.json'))
+    workdir.claim(tmp_path, config('/b/vgg.mat', 'x', '/b/folds.json'))
+    assert json.loads((tmp_path / 'config.json').read_text())['face_net']['weights'] == '/b/vgg.mat'
+    for other, key in (
+        (config('/b/vgg.mat', 'x'), 'data.folds_file'),
+        (config('', '', '/b/folds.json'), 'face_net.weights'),
+        (config('/c/vgg.mat', '', '/b/folds.json'), 'face_net.weights'),  # bytes that nobody has read
+        (config('/c/vgg.mat', 'y', '/b/folds.json'), 'face_net.weights'),
+    ):
+        with pytest.raises(UserError, match=rf'other settings: (data_fingerprint.*; )?{key} \('):
+            workdir.claim(tmp_path, other)
+    with pytest.raises(UserError, match=r'data_fingerprint\.face_net_weights'):
+        workdir.claim(tmp_path, config('/b/vgg.mat', 'y', '/b/folds.json'))
+
+
+def test_weights_whose_bytes_an_older_workdir_does_not_know_must_lie_where_they_lay(tmp_path):
+    workdir.claim(tmp_path, {'face_net': {'weights': '/a/vgg.mat'}})
+    with pytest.raises(UserError, match=r'face_net\.weights'):
+        workdir.claim(tmp_path, {'face_net': {'weights': '/b/vgg.mat'}, 'data_fingerprint': {'face_net_weights': 'x'}})
+
+
 def test_other_settings_are_refused_and_every_differing_key_is_named(tmp_path):
     workdir.claim(tmp_path, CONFIG)
     before = (tmp_path / 'config.json').read_bytes()

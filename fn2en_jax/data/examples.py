@@ -88,7 +88,7 @@ class Examples:
       images: uint8 [N, S, S, C] with values 0..255, or an `Images` of that shape.
       labels: int32 [N], indices into `class_names`.
       class_names: K names; their order is the meaning of a label.
-      subjects: who is shown, N names, or None where nobody said.
+      subjects: who is shown, N names, '' where that is unknown; None where nobody said of any image.
       files: N source names, unique; what reports and fold files call an image.
       folds: int32 [N], the fold in which an example is tested; -1 where none is given. None without folds.
       splits: N of 'train', 'validation', 'test' or ''; None without a split.
@@ -136,6 +136,11 @@ class Examples:
     def in_memory(self) -> bool:
         """Whether all pixels are held in one array."""
         return isinstance(self.images, np.ndarray)
+
+    @property
+    def known_subjects(self) -> np.ndarray:
+        """Of which images it is known who is shown, bool [N]."""
+        return np.array([bool(name) for name in self.subjects or ('',) * len(self)], bool)
 
     def gather(self, ids: np.ndarray) -> np.ndarray:
         """The images at positions `ids` [n], as uint8 [n, S, S, C], wherever they are kept."""

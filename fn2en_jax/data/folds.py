@@ -15,6 +15,8 @@ from fn2en_jax.data.examples import Examples
 from fn2en_jax.errors import UserError
 
 _LISTS = ('test_files', 'validation_files', 'unused_files')  # of a fold in `folds.json`
+_RESERVED = ('all', 'none')  # values of config.fold; 'all' is also the folder of what is trained on everything
+Lists = tuple[tuple[str, ...], ...]  # the files of a fold, as _LISTS
 DEFAULT_NUM = 5  # of config.data.num_folds where a config does not say otherwise
 
 
@@ -48,7 +50,7 @@ def make_folds(examples: Examples, *, num_folds: int, seed: int, published: bool
 
     Official folds are taken as they are, a given split is a single fold, given fold numbers are one fold each (-1 is
     trained on in all of them). Otherwise the examples are distributed so that each person stays in one fold and the
-    class proportions are as equal as that allows; where persons are unknown, by class alone, with a warning.
+    class proportions are as equal as that allows; images of unknown persons by class alone, with a warning.
     `num_folds` and `seed` matter only then. `published`: whether this is a published set, whose own official folds or
     split are used as they are: a person on both sides is then warned of and not refused.
 
@@ -70,11 +72,12 @@ def make_folds(examples: Examples, *, num_folds: int, seed: int, published: bool
             num_folds,
             f'{len(folds)} folds' if len(folds) > 1 else 'a division into training and test',
         )
-    if examples.subjects is None and not published:
+    if (unknown := int((~examples.known_subjects).sum())) and not published:
         logging.warning(
-            'No subjects are given: the folds cannot be kept person-independent, so a person may be both '
+            '%s: the folds cannot be kept person-independent, so a person may be both '
             'trained on and tested, and the accuracy will look better than it is. '
-            'Add a column `subject` to the table.'
+            'Add a column `subject` to the table.',
+            f'Of {unknown} images no subject is given' if unknown < len(examples) else 'No subjects are given',
         )
     _check(folds, examples, published=published)
     return folds
@@ -93,7 +96,7 @@ def to_json(folds: Sequence[Fold], examples: Examples) -> dict[str, Any]:
     return {
         'class_names': list(examples.class_names),
         'num_examples': len(examples),
-        'person_independent': examples.subjects is not None,
+        'person_independent': bool(examples.known_subjects.all()),
         'folds': [
             {
                 'name': fold.name,
@@ -118,12 +121,10 @@ def from_json(content: Any, examples: Examples, *, source: str = 'folds', publis
       UserError: naming `source`, for another form, a file that the set lacks, a file tested twice (or more often than
         the set's official folds test it), with several folds a file never tested, and whatever `make_folds` refuses.
     """
-    entries = content.get('folds') if isinstance(content, Mapping) else None
-    if not isinstance(entries, list) or not entries or not all(_is_entry(entry) for entry in entries):
-        raise UserError(
-            f'{source}: not a folds file; expected {{"folds": [{{"name": ..., "test_files": [...]}}, ...]}}'
-        )
+    entries = _entries(content, source)
     names = [entry['name'] for entry in entries]
+    if bad := [name for name in names if name in ('', '..', *_RESERVED) or Path(name).name != name]:
+        raise UserError(f'{source}: a fold cannot be named {bad[0]!r}, use a word that can name a folder')
     if len(set(names)) < len(names):
         raise UserError(f'{source}: fold names must differ, found {", ".join(names)}')
     place = {file: i for i, file in enumerate(examples.files)}
@@ -153,6 +154,21 @@ def read_json(path: str | Path, examples: Examples, *, published: bool = False) 
     return from_json(content, examples, source=str(path), published=published)
 
 
+def lists(content: Any, source: str) -> dict[str, Lists]:
+    """What decides who trains and who tests: the files of every fold in the form of `to_json` that tests any, by name.
+
+    The order of folds and files does not matter.
+
+    Raises:
+      UserError: naming `source`, for another form.
+    """
+    return {
+        entry['name']: tuple(tuple(sorted(entry.get(key, []))) for key in _LISTS)
+        for entry in _entries(content, source)
+        if entry['test_files']
+    }
+
+
 class HasSubjects(Protocol):
     """A `Table` or `Examples`."""
 
@@ -166,8 +182,8 @@ def shared_persons(identities: HasSubjects, expressions: HasSubjects) -> list[st
     Spelling is compared without case and without telling spaces, hyphens and underscores apart. Empty where
     either set names no subjects.
     """
-    known = {_person(name) for name in identities.subjects or ()}
-    return sorted(name for name in set(expressions.subjects or ()) if _person(name) in known)
+    known = {_person(name) for name in identities.subjects or () if name}
+    return sorted(name for name in set(expressions.subjects or ()) if name and _person(name) in known)
 
 
 def _person(name: str) -> str:
@@ -200,9 +216,12 @@ def _given(numbers: np.ndarray) -> tuple[Fold, ...]:
 
 
 def _stratified(examples: Examples, num_folds: int, seed: int) -> tuple[Fold, ...]:
-    units, noun = len(set(examples.subjects or examples.files)), 'persons' if examples.subjects else 'images'
-    if num_folds < 2 or num_folds > units:
-        raise UserError(f'cannot make {num_folds} folds of {units} {noun}: choose 2 to {units}')
+    # An image of an unknown person is a unit of its own; no file's name begins like that.
+    subjects = examples.subjects or ('',) * len(examples)
+    units = [name or f'\0{file}' for name, file in zip(subjects, examples.files, strict=True)]
+    count, noun = len(set(units)), 'persons' if examples.subjects else 'images'
+    if num_folds < 2 or num_folds > count:
+        raise UserError(f'cannot make {num_folds} folds of {count} {noun}: choose 2 to {count}')
     from sklearn import model_selection  # a second to import, and most runs bring or are given their folds
 
     kind = model_selection.StratifiedGroupKFold if examples.subjects else model_selection.StratifiedKFold
@@ -210,8 +229,17 @@ def _stratified(examples: Examples, num_folds: int, seed: int) -> tuple[Fold, ..
     with warnings.catch_warnings():
         # A class with fewer members than folds is no mistake: some folds do not test it, as the counts show.
         warnings.filterwarnings('ignore', 'The least populated class', UserWarning)
-        parts = list(splitter.split(np.zeros(len(examples)), examples.labels, examples.subjects))
+        parts = list(splitter.split(np.zeros(len(examples)), examples.labels, units if examples.subjects else None))
     return tuple(Fold(f'fold{k}', train, test) for k, (train, test) in enumerate(parts))
+
+
+def _entries(content: Any, source: str) -> list[Any]:
+    entries = content.get('folds') if isinstance(content, Mapping) else None
+    if not isinstance(entries, list) or not entries or not all(_is_entry(entry) for entry in entries):
+        raise UserError(
+            f'{source}: not a folds file; expected {{"folds": [{{"name": ..., "test_files": [...]}}, ...]}}'
+        )
+    return entries
 
 
 def _is_entry(entry: Any) -> bool:
@@ -303,7 +331,7 @@ def _check(folds: Sequence[Fold], examples: Examples, source: str = '', *, publi
 
 
 def _check_persons(fold: Fold, subjects: Sequence[str], where: str, published: bool) -> None:
-    persons = {part: {subjects[i] for i in ids} for part, ids in fold.parts.items()}
+    persons = {part: {subjects[i] for i in ids} - {''} for part, ids in fold.parts.items()}
     verbs = {'train': 'trains on', 'validation': 'validates with', 'test': 'tests'}
     for one, other in itertools.combinations((part for part in verbs if part in persons), 2):
         if both := persons[one] & persons[other]:

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from absl import logging
 
 from fn2en_jax.data.examples import Examples, together
 from fn2en_jax.errors import UserError
@@ -176,8 +177,9 @@ def check_extra(name: str, extra: str) -> None:
 
 
 def _strangers(extra: Examples, name: str) -> tuple[str, ...]:
-    """Persons of the set `name`, told from those of other sets; without names, every image is of its own."""
-    return tuple(f'{name}/{person}' for person in extra.subjects or extra.files)
+    """Persons of the set `name`, told from those of other sets; without a name, an image is of its own."""
+    subjects = extra.subjects or ('',) * len(extra)
+    return tuple(f'{name}/{person or file}' for person, file in zip(subjects, extra.files, strict=True))
 
 
 def _classes(name: str, protocol: Protocol, choice: Choice) -> tuple[str, ...]:
@@ -202,8 +204,12 @@ def _official(name: str, examples: Examples, test: str) -> Examples:
 
 
 def _dealt(name: str, examples: Examples, whose: Examples, rule: str, num_folds: int) -> Examples:
-    if examples.subjects is None or whose.subjects is None:
+    known = examples.known_subjects
+    if examples.subjects is None or whose.subjects is None or not known.any():
         raise UserError(f'{name} names no persons, so the fold rule {rule!r} has nothing to deal out')
-    folds = deal(whose.subjects, rule, num_folds)
-    numbers = np.array([folds[subject] for subject in examples.subjects], np.int32)
+    if lost := int((~known).sum()):
+        logging.warning('%s does not say who %d images show: the fold rule %r leaves them out', name, lost, rule)
+        examples = examples.take(np.flatnonzero(known))
+    folds = deal([subject for subject in whose.subjects if subject], rule, num_folds)
+    numbers = np.array([folds[subject] for subject in examples.subjects or ()], np.int32)
     return dataclasses.replace(examples, folds=numbers, splits=None, official_folds=None)

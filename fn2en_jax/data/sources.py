@@ -128,8 +128,7 @@ def open_data(wanted: Wanted, reading: Reading, *, need_identities: bool) -> Dat
         raise UserError(f'config.data.source is {source!r}; use one of {", ".join((*OWN, *DATASETS))}')
     if source in ('csv', 'folder') and not wanted.expressions:
         raise UserError(f'config.data.source is {source!r}: name the {source} with --config.data.expressions=PATH')
-    if source in OWN and (of_published := wanted.for_published()):
-        raise UserError(f'config.data.{of_published[0]} is for published sets; config.data.source is {source!r}')
+    _refuse_unread(wanted)
     labelled = _open_published(wanted, reading) if source in DATASETS else _open_expressions(wanted, reading)
     marks = {'expressions': labelled.mark, 'identities': ''}
     if labelled.num_bytes:
@@ -140,6 +139,16 @@ def open_data(wanted: Wanted, reading: Reading, *, need_identities: bool) -> Dat
     _warn_of_shared(persons, labelled)
     marks['identities'] = persons.mark
     return Data(labelled.examples, persons.examples, marks, labelled.faces, labelled.found)
+
+
+def _refuse_unread(wanted: Wanted) -> None:
+    source = wanted.source
+    if source in OWN and (of_published := wanted.for_published()):
+        raise UserError(f'config.data.{of_published[0]} is for published sets; config.data.source is {source!r}')
+    if wanted.expressions and source not in ('csv', 'folder'):
+        raise UserError(f'config.data.expressions is for the sources csv and folder; config.data.source is {source!r}')
+    if wanted.extra_manual_dir and not wanted.extra:
+        raise UserError('config.data.extra_manual_dir is the download of config.data.extra, which names no set')
 
 
 def open_csv(path: str, class_names: tuple[str, ...], reading: Reading) -> Examples:

@@ -104,7 +104,7 @@ def load(
         images=stored if stays else stored.gather(np.arange(len(stored))),
         labels=_numbers(columns[labels], columns['file'], names, builder),
         class_names=names,
-        subjects=tuple(columns['subject']) if all(columns['subject']) else None,
+        subjects=tuple(columns['subject']) if any(columns['subject']) else None,
         files=tuple(columns['file']),
         folds=np.array(columns['fold'], np.int32) if max(columns['fold']) >= 0 else None,
         splits=tuple(columns['split']) if any(columns['split']) else None,
