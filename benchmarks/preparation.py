@@ -1,19 +1,28 @@
 """Times the preparation of a published set against the decoder alone, and the loading of the prepared set.
 
-Command:  python benchmarks/preparation.py [--images=1308] [--json=FILE]
+Command:  python benchmarks/preparation.py [--images=1308] [--repeats=3] [--json=FILE]
 
-Writes a CK+ of rendered faces, 640 x 490 grey PNG as in the original, into a temporary folder. `decoder` reads and
-decodes every file, on as many processes as the preparation uses. `as it is` is the whole preparation of images that are
-stored as they come, `aligned` with faces detected and aligned. Then the prepared set is loaded onto the device at the
-training size. Each is timed alternately, the median is reported; share_of_decoder is the decoder's time over ours.
+Writes a CK+ of rendered faces, 640 x 490 grey PNG as in the original, into a temporary folder. There are as many
+processes as cores, and the files are in the page cache. What is timed, in turn and several times:
+
+decoder              reads and decodes every file with Pillow and does nothing else, in processes that are warm
+as it is, steady     how much longer the command below takes for a set of three times as many images, halved: what it
+                     needs per image, to the finished record, without its start
+as it is, command    `python -m fn2en_jax.datasets --prepare=ckplus --faces=none` from its start to its end
+aligned, command     the same with --faces=align: every face is detected and aligned
+loading, grey, RGB   the prepared set onto the device, at the size in which it is stored, in one and three channels
+
+Medians are reported; share_of_decoder is the decoder's time over ours, of the same turn.
 """
 
 import argparse
+import io
 import json
 import multiprocessing
 import os
 import pathlib
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,15 +31,17 @@ from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import jax
 import numpy as np
 from PIL import Image
 
-from fn2en_jax.data import images, published, store, synthetic, synthetic_persons
-from fn2en_jax.data.datasets import DATASETS
+from fn2en_jax.data import images, preparation
 
+# JAX and TFDS are imported where they are needed: the processes that draw and decode import this file.
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 WIDTH, HEIGHT, FACE = 640, 490, 320  # pixels; the face's side
-CKPLUS = DATASETS['ckplus']
+SIZE = 256  # pixels, at which the set is loaded
+TIMES = 3  # images of the large set for one of the small
 CODES = {
     'anger': 1,
     'contempt': 2,
@@ -44,6 +55,8 @@ CODES = {
 
 def frame(number: int) -> bytes:
     """One frame as a PNG: a rendered face before a dim, slightly noisy wall."""
+    from fn2en_jax.data import synthetic, synthetic_persons
+
     draw = np.random.default_rng(number)
     wall = draw.normal(90, 4, (HEIGHT, WIDTH)).clip(0, 255).astype(np.uint8)
     expression = synthetic_persons.EXPRESSIONS[number % len(synthetic_persons.EXPRESSIONS)]
@@ -56,7 +69,7 @@ def frame(number: int) -> bytes:
 def write(folder: pathlib.Path, count: int) -> list[pathlib.Path]:
     """A CK+ of `count` frames, four to a sequence of its own."""
     files = []
-    with multiprocessing.get_context('spawn').Pool() as pool:
+    with multiprocessing.get_context('spawn').Pool(preparation.cores()) as pool:
         for number, png in enumerate(pool.imap(frame, range(count), chunksize=8)):
             sequence, place = divmod(number, 4)
             name = f'S{sequence // 3:03d}/{sequence % 3 + 1:03d}'
@@ -71,23 +84,50 @@ def write(folder: pathlib.Path, count: int) -> list[pathlib.Path]:
     return files
 
 
-def decode(path: pathlib.Path) -> int:
-    return images.decode(path.read_bytes(), 1).size
+def multiply(folder: pathlib.Path, into: pathlib.Path) -> None:
+    """The same CK+ several times under other subjects; its files are links."""
+    subjects = len(list((folder / 'cohn-kanade-images').iterdir()))
+    for path in [path for path in folder.rglob('*') if path.is_file()]:
+        top, subject, *rest = path.relative_to(folder).parts
+        for copy in range(TIMES):
+            name = f'S{int(subject[1:]) + copy * subjects:03d}'
+            link = into / top / name / '/'.join(rest).replace(subject, name)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.hardlink_to(path)
 
 
-def decoder(files: list[pathlib.Path]) -> None:
-    with multiprocessing.get_context('spawn').Pool() as pool:
-        pool.map(decode, files, chunksize=64)
+def decode(path: pathlib.Path) -> None:
+    Image.open(io.BytesIO(path.read_bytes()), formats=images.FORMATS).load()
 
 
-def preparation(source: pathlib.Path, data: str, mode: str) -> Any:
-    place = published.Place(str(source), data)
-    return published.prepare(CKPLUS, place, published.Faces(mode))
+def decoder(files: list[pathlib.Path]) -> float:
+    """Seconds for all files once the processes have decoded all of them before."""
+    with multiprocessing.get_context('spawn').Pool(preparation.cores()) as pool:
+        pool.map(decode, files, chunksize=8)
+        return seconds(lambda: pool.map(decode, files * TIMES, chunksize=8)) / TIMES
 
 
-def load(builder: Any) -> None:
-    examples = store.load(builder, size=256, channels=1)
-    jax.block_until_ready(jax.device_put(examples.images))
+def command(source: pathlib.Path, mode: str, data: str | None = None) -> float:
+    """Seconds from start to end of the user's command, which stores into `data` or a folder that is removed."""
+    with tempfile.TemporaryDirectory() as elsewhere:
+        flags = [f'--faces={mode}', f'--manual_dir={source}', f'--data_dir={data or elsewhere}']
+        words = [sys.executable, '-m', 'fn2en_jax.datasets', '--prepare=ckplus', *flags]
+        return seconds(lambda: subprocess.run(words, cwd=ROOT, check=True, capture_output=True))
+
+
+def loading(data: str, channels: int) -> float:
+    """Seconds in which the aligned set in `data` comes onto the device."""
+    import jax
+
+    from fn2en_jax.data import published, store
+
+    builder = published.prepare(published.find('ckplus'), published.Place('', data), published.Faces('align'))
+
+    def load() -> Any:
+        examples = store.load(builder, size=SIZE, channels=channels)
+        return jax.block_until_ready(jax.device_put(examples.images))
+
+    return seconds(load)
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -96,17 +136,24 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def measure(source: pathlib.Path, files: list[pathlib.Path], repeats: int) -> dict[str, float]:
-    """Medians in seconds."""
-    times: dict[str, list[float]] = {'decoder': [], 'as it is': [], 'aligned': [], 'loading': []}
-    for _ in range(repeats):
-        times['decoder'].append(seconds(lambda: decoder(files)))
-        with tempfile.TemporaryDirectory() as data:
-            times['as it is'].append(seconds(lambda data=data: preparation(source, data, 'none')))
-            times['aligned'].append(seconds(lambda data=data: preparation(source, data, 'align')))
-            builder = preparation(source, data, 'align')
-            times['loading'].append(seconds(lambda builder=builder: load(builder)))
-    return {name: statistics.median(values) for name, values in times.items()}
+def turn(once: pathlib.Path, large: pathlib.Path, files: list[pathlib.Path]) -> dict[str, float]:
+    """Everything one time, seconds for as many images as there are files."""
+    with tempfile.TemporaryDirectory() as data:
+        times = {'decoder': decoder(files), 'as it is, command': command(once, 'none')}
+        times['as it is, steady'] = (command(large, 'none') - times['as it is, command']) / (TIMES - 1)
+        times['aligned, command'] = command(once, 'align', data)
+        return times | {f'loading, {name}': loading(data, channels) for name, channels in (('grey', 1), ('RGB', 3))}
+
+
+def summary(turns: list[dict[str, float]], count: int) -> dict[str, dict[str, float]]:
+    """Medians by what was timed."""
+    rows = {}
+    for name in turns[0]:
+        median = statistics.median(times[name] for times in turns)
+        rows[name] = {'seconds': median, 'images_per_second': count / median}
+        if not name.startswith('loading'):
+            rows[name]['share_of_decoder'] = statistics.median(times['decoder'] / times[name] for times in turns)
+    return rows
 
 
 def main() -> None:
@@ -116,19 +163,19 @@ def main() -> None:
     parser.add_argument('--json')
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        source = pathlib.Path(folder) / 'CK+'
-        files = write(source, args.images // 4 * 4)
-        medians = measure(source, files, args.repeats)
-    print(f'{len(files)} frames of {WIDTH}x{HEIGHT}, {os.cpu_count()} cores')
-    print(f'{"":12}{"seconds":>9}{"images/s":>10}{"share_of_decoder":>18}')
-    rows = {}
-    for name, value in medians.items():
-        rows[name] = {'seconds': value, 'images_per_second': len(files) / value, 'share': medians['decoder'] / value}
-        share = '' if name == 'loading' else f'{rows[name]["share"]:.2f}'
-        print(f'{name:12}{value:9.2f}{rows[name]["images_per_second"]:10.0f}{share:>18}')
+        once, large = pathlib.Path(folder) / 'CK+', pathlib.Path(folder) / 'large'
+        files = write(once, args.images // 4 * 4)
+        multiply(once, large)
+        facts = {'cores': preparation.cores(), 'load_before': os.getloadavg()[0], 'images': len(files)}
+        turns = [turn(once, large, files) for _ in range(args.repeats)]
+    rows = summary(turns, len(files))
+    print(f'{len(files)} frames of {WIDTH}x{HEIGHT}, {facts["cores"]} cores')
+    print(f'{"":22}{"seconds":>9}{"images/s":>10}{"share_of_decoder":>18}')
+    for name, row in rows.items():
+        share = f'{row["share_of_decoder"]:.2f}' if 'share_of_decoder' in row else ''
+        print(f'{name:22}{row["seconds"]:9.2f}{row["images_per_second"]:10.0f}{share:>18}')
     if args.json:
-        facts = {'cores': os.cpu_count(), 'images': len(files), **rows}
-        pathlib.Path(args.json).write_text(json.dumps(facts, indent=1))
+        pathlib.Path(args.json).write_text(json.dumps({**facts, **rows, 'turns': turns}, indent=1) + '\n')
 
 
 if __name__ == '__main__':

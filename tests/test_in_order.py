@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import shuffle, utils
+from tensorflow_datasets.core import example_serializer, shuffle, utils
+from tensorflow_datasets.proto import tf_example_pb2
 
 from fn2en_jax.data import store
 from fn2en_jax.data.builders import in_order, published_faces, schema, synthetic_faces, table_faces
@@ -47,6 +48,26 @@ def test_shards_end_once_they_are_full(monkeypatch, sizes, lengths):
     ]
     assert all([place for place, _ in shard] == list(range(len(shard))) for shard in found)
     assert (shards.lengths, shards.num_bytes) == (lengths, sum(sizes))
+
+
+@pytest.mark.parametrize(
+    'fields',
+    [
+        {},
+        {'subject': 'Zoë', 'split': 'train', 'sequence': 'S1/2', 'folds': 'tve', 'face': 'eyes'},
+        {'fold': np.int64(3), 'frame': 2**40, 'box': (0.1, -2.5, 3e4, 1 / 3), 'eyes': np.arange(4.0)},
+    ],
+)
+def test_examples_are_serialised_as_tfds_does_it(fields):
+    example = schema.example(b'\x89PNG\x00', label='anger', file='a.png', **fields)
+    features = schema.features()
+    theirs = example_serializer.ExampleSerializer(features.get_serialized_info()).serialize_example(
+        features.encode_example(example)
+    )
+    ours = schema.serialised(example)
+    assert len(ours) == len(theirs)  # which are in the order of a hash that differs from process to process
+    assert tf_example_pb2.Example.FromString(ours) == tf_example_pb2.Example.FromString(theirs)
+    assert ours == schema.serialised(dict(reversed(example.items())))
 
 
 class Empty(in_order.InOrderBuilder):

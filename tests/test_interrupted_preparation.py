@@ -22,8 +22,8 @@ PATIENCE = 300  # seconds
 
 
 def draw(subject: str, label: str, frame: int) -> np.ndarray:
-    """Noise; from the third person on larger, so that the search for faces takes long enough to be stopped in."""
-    times = 2 if subject >= tree.SUBJECTS[2] else 1
+    """Noise; from the second person on larger, so that the search for faces takes long enough to be stopped in."""
+    times = 2 if subject >= tree.SUBJECTS[1] else 1
     return noise(subject, label, frame).repeat(times, 0).repeat(times, 1)
 
 
@@ -84,7 +84,7 @@ def assert_gone_on_with(data: Path, download: Path, marked: set[bytes]) -> None:
 
 
 def test_after_ctrl_c_it_goes_on(tmp_path):
-    """84 images, so one process, which is stopped in the second of two chunks."""
+    """84 images, so one process, which is stopped in the second of three chunks."""
     download, data = tmp_path / 'download', tmp_path / 'data'
     tree.write(download, subjects=3, last=4, landmarks=False, draw=draw)
     process = start(download, data)
@@ -129,7 +129,7 @@ def test_who_waits_for_another_process_has_prepared_nothing(tmp_path, number):
 @pytest.mark.slow
 def test_killed_interrupted_and_terminated_with_several_processes(tmp_path):
     download, data = tmp_path / 'download', tmp_path / 'data'
-    tree.write(download, subjects=12, last=4, landmarks=False, draw=draw)  # 336 images in six chunks
+    tree.write(download, subjects=12, last=4, landmarks=False, draw=draw)  # 336 images in eleven chunks
     marked = set()
     for number, code in ((signal.SIGKILL, -9), (signal.SIGINT, 143), (signal.SIGTERM, 143)):
         before = chunks(data)

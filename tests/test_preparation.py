@@ -103,11 +103,12 @@ def test_files_that_change_before_they_are_stored_are_looked_at_again(records, t
     files[1].image.unlink()
     files[2].image.write_bytes(b'not an image')
     files[3].image.write_bytes(files[0].image.read_bytes())
+    files[4].image.write_bytes(bytes(files[4].image.stat().st_size))
     found = [face for _, face in faces]
     assert 'No such file' in found[0].fault
     assert 'no readable image' in found[1].fault
     assert found[2].encoded == files[0].image.read_bytes()
-    assert [k for k, face in enumerate(found) if face.fault or not face.encoded] == [0, 1]
+    assert [k for k, face in enumerate(found) if face.fault or not face.encoded] == [0, 1, 3]
 
 
 def test_a_workshop_is_used_by_one_at_a_time(tmp_path, caplog):
@@ -153,6 +154,23 @@ def many(tmp_path, count=10 * preparation.CHUNK) -> list[Record]:
     """Records whose preparation takes some time."""
     (tmp_path / 'large.png').write_bytes(images.encode_png(picture(0, (600, 600))))
     return [Record(tmp_path / 'large.png', f'{k}.png', 'anger') for k in range(count)]
+
+
+def test_only_the_cores_that_may_be_used_get_a_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: {1}, raising=False)
+    monkeypatch.setattr(preparation, 'PARALLEL_FROM', 1)
+    before = set(multiprocessing.active_children())
+    faces = preparation.prepare(many(tmp_path, 2), AS_IT_IS, tmp_path / 'workshop')
+    next(faces)
+    assert set(multiprocessing.active_children()) <= before
+    faces.close()
+
+
+def test_what_every_process_imports_is_light():
+    """A process is started with this module and that of the command; JAX and TFDS would take it seconds."""
+    code = 'import sys, launch, fn2en_jax.datasets, fn2en_jax.data.preparation; print(*sys.modules)'
+    found = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {'jax', 'flax', 'tensorflow_datasets', 'scipy', 'matplotlib'} & set(found.stdout.split())
 
 
 def give_up(number, frame):

@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import threading
+import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import process
 from multiprocessing import connection, resource_tracker
@@ -33,9 +34,9 @@ from fn2en_jax.data.video import VideoFrame
 from fn2en_jax.errors import UserError
 
 VERSION = 1  # rises whenever the same record comes out differently
-CHUNK = 64  # records of one file in the workshop
+CHUNK = 32  # records of one file in the workshop: fewer are lost by a kill, and wait for the last process at the end
 PARALLEL_FROM = 256  # below this many records further processes cost more than they save
-AHEAD = 4  # chunks given out per process
+AHEAD = 8  # chunks given out per process
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -45,8 +46,8 @@ class Prepared:
 
     Attributes:
         encoded: PNG or JPEG; b'' when `fault` or `no_face` says why there is none.
-        digest: of `encoded` where these are the bytes of the record's own file, which a workshop does not keep a second
-            time; else ''.
+        digest: size and check sum of `encoded` where these are the bytes of the record's own file, which a workshop
+            does not keep a second time; else ''.
         face: how the face was cut out, '' where nothing was cut.
         box, eyes: in pixels of the source; () where unknown.
         no_face: no face was found in it.
@@ -78,7 +79,8 @@ def prepare(
         records: of one set.
         step: how the face is cut out.
         workshop: folder for finished chunks; remove it with `clear` when everything is stored.
-        processes: that prepare; 0 takes one per core for sets that are worth it. The result does not depend on it.
+        processes: that prepare; 0 takes one per core, see `cores`, for sets that are worth it. The result does not
+            depend on it.
         progress: told, with each record, how many there have been, and of how many.
 
     Raises:
@@ -141,6 +143,11 @@ def words(step: alignment.FaceStep) -> list[str]:
     return [step.mode] if step.mode == 'none' else [step.mode, str(step.size), step.no_face, f'v{VERSION}']
 
 
+def cores() -> int:
+    """How many this process may use; fewer than the machine has where a job system or `taskset` says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
 def _as_it_is(record: Record) -> Prepared:
     if not isinstance(record.image, Path):
         return Prepared(images.encode_png(_pixels(record)))
@@ -152,7 +159,7 @@ def _as_it_is(record: Record) -> Prepared:
 def _mapped(
     work: Callable[[Sequence[Record]], Path], chunks: list[Sequence[Record]], processes: int, count: int
 ) -> Generator[Path, None, None]:
-    processes = processes or ((os.cpu_count() or 1) if count >= PARALLEL_FROM else 1)
+    processes = processes or (cores() if count >= PARALLEL_FROM else 1)
     if processes == 1:
         yield from map(work, chunks)
         return
@@ -230,7 +237,7 @@ def _chunk(records: Sequence[Record], step: alignment.FaceStep, workshop: Path) 
 
 
 def _packed(face: Prepared) -> dict[str, Any]:
-    return dataclasses.asdict(dataclasses.replace(face, encoded=b'') if face.digest else face)
+    return {**vars(face), 'encoded': b''} if face.digest else vars(face)
 
 
 def _unpacked(record: Record, fields: dict[str, Any], step: alignment.FaceStep) -> Prepared:
@@ -247,7 +254,8 @@ def _unpacked(record: Record, fields: dict[str, Any], step: alignment.FaceStep) 
 
 
 def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+    """Tells whether a file changed since it was looked at; nobody gains by forging it, so a check sum will do."""
+    return f'{len(data)} {zlib.crc32(data):08x}'
 
 
 def _identity(records: Sequence[Record], step: alignment.FaceStep) -> str:

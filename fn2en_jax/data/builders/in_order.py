@@ -11,15 +11,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import example_serializer, utils
+from tensorflow_datasets.core import utils
 
+from fn2en_jax.data.builders import schema
 from fn2en_jax.errors import UserError
 
 SHARD_BYTES = 1 << 28  # of a shard, about
 
 
 class InOrderBuilder(tfds.core.GeneratorBasedBuilder):
-    """A TFDS builder with one split, of which a generator yields keys (which are not used) and examples."""
+    """A TFDS builder with one split, of which a generator yields keys (which are not used) and `schema` examples."""
 
     @property
     def told(self) -> bool:
@@ -44,11 +45,9 @@ class InOrderBuilder(tfds.core.GeneratorBasedBuilder):
         return [tfds.core.SplitInfo(split, shards.lengths, shards.num_bytes, filename_template=template)]
 
     def _serialised(self, examples: Iterable[tuple[Any, Any]]) -> Iterator[bytes]:
-        features = self.info.features
-        serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
         bar = {'desc': 'storing', 'unit': ' examples', 'leave': False, 'mininterval': 1.0}
         for _, example in examples if self.told else utils.tqdm(examples, **bar):
-            yield serializer.serialize_example(features.encode_example(example))
+            yield schema.serialised(example)
 
 
 class _Shards:
