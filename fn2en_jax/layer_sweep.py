@@ -3,7 +3,9 @@
     python -m fn2en_jax.layer_sweep --config=configs/demo.py:fn2en --workdir=runs/layers
 
 The face net and its fine-tuning are trained once, in the workdir of the first layer, and shared. Ends with a table
-(layers.md) and a plot (layers.png) of the accuracy by layer. The same command continues a sweep that was stopped.
+(layers.txt, .md, .csv and .tex) and a plot (layers.png) of the accuracy by layer: mean ± standard deviation over the
+folds, in percent, and where the paper has numbers for the set these and the differences from them. The same command
+continues a sweep that was stopped, and writes the table of a finished one again.
 """
 
 import os
@@ -18,13 +20,18 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from fn2en_jax import commands, results
+from fn2en_jax import commands, literature, table_formats
 from fn2en_jax.errors import UserError
+from fn2en_jax.literature import Rows
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file; its methods are replaced by fn2en.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder with a workdir per layer.')
 LAYERS = flags.DEFINE_list('sweep', 'pool1,pool2,pool3,pool4,pool5,fc6,fc7,fc8', 'The layers to compare.')
+FORMAT = flags.DEFINE_enum('format', 'text', [*table_formats.FORMATS], 'How the table is printed.', allow_override=True)
 
+PAPERS = 'pool5'  # the layer that supervised the published nets
+COLUMNS = ('supervised by', *literature.COLUMNS[1:])
+SUFFIXES = {'text': '.txt', 'markdown': '.md', 'csv': '.csv', 'latex': '.tex'}
 SHARED = ('face_net', 'finetune')  # stages that do not depend on the layer
 
 
@@ -46,21 +53,37 @@ def main() -> None:
         runs = {layer: _run(root, layer) for layer in LAYERS.value}
     except engine.Interrupted as interrupted:
         raise commands.Stopped(interrupted) from interrupted
-    text = table(runs)
-    workdir.write_text(root / 'layers.md', text + '\n')
+    title, cells = rows(CONFIG.value, runs)
+    for name, suffix in SUFFIXES.items():
+        workdir.write_text(root / f'layers{suffix}', table_formats.FORMATS[name](title, cells) + '\n')
     figures = {layer: _figures(found) for layer, found in runs.items()}
     plots.layers(figures, _teacher(runs), root / 'layers.png')
-    print(f'\n{text}\n\nTable and plot are in {root}')
+    print(f'\n{table_formats.FORMATS[FORMAT.value](title, cells)}\n\nTable and plot are in {root}')
 
 
-def table(runs: Mapping[str, Mapping[str, Any]]) -> str:
-    """Markdown: a row per layer with accuracy and class-averaged accuracy of FN2EN, then the teacher's row."""
-    lines = ['| supervised by | accuracy | class-averaged |', '|---|---|---|']
-    for layer, found in runs.items():
-        lines.append(f'| {layer} | {_cells(found["methods"]["fn2en"])} |')
+def rows(config: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]) -> tuple[str, Rows]:
+    """The comparison as a title and rows, of which the first is COLUMNS.
+
+    A row per layer with the accuracies of FN2EN, then that of the fine-tuned face net, which supervised them. The
+    paper's FN2EN stands in the row of the layer that it used, or in one of its own where that is not among ours; every
+    layer's difference is from it.
+
+    config, runs: what `config.json` and, by layer, `results.json` hold.
+    """
     first = next(iter(runs.values()))
-    lines.append(f'| (the fine-tuned face net itself) | {_cells(first["methods"]["finetune"])} |')
-    return '\n'.join(lines)
+    title, paper = literature.of_run(config, first)
+    numbers = paper.methods if paper else {}
+    theirs = numbers.get('fn2en')
+    cells = [_row(layer, found['methods']['fn2en'], theirs) for layer, found in runs.items()]
+    if theirs is not None and PAPERS not in runs:
+        cells.append(literature.row(f'{PAPERS} (published)', None, theirs))
+    teacher = literature.row('(the fine-tuned face net)', first['methods']['finetune'], numbers.get('finetune'))
+    return title, [COLUMNS, *cells, teacher]
+
+
+def _row(layer: str, method: Mapping[str, Any], theirs: float | None) -> tuple[str, ...]:
+    name, *ours, told, difference, folds = literature.row(layer, method, theirs)
+    return (name, *ours, told if layer == PAPERS else '', difference, folds)
 
 
 def _run(root: Path, layer: str) -> dict[str, Any]:
@@ -102,10 +125,6 @@ def _figures(found: Mapping[str, Any]) -> np.ndarray:
 
 def _teacher(runs: Mapping[str, Mapping[str, Any]]) -> float:
     return next(iter(runs.values()))['methods']['finetune']['mean']['class_averaged_accuracy']
-
-
-def _cells(method: Mapping[str, Any]) -> str:
-    return ' | '.join(results.spread(method, figure) for figure in ('accuracy', 'class_averaged_accuracy'))
 
 
 if __name__ == '__main__':

@@ -101,19 +101,26 @@ def published(source: str, classes: int, extra: str) -> Published | None:
     return PUBLISHED.get((source.removesuffix('_frames').removesuffix('_npy'), classes, extra))
 
 
-def beside_published(config: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, Rows]:
-    """A run beside the paper: a title, and rows as long as COLUMNS; '' where there is no number.
+def of_run(config: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, Published | None]:
+    """What a run was tested on and how the published numbers were measured, as a title; and these numbers.
 
     config, found: what `config.json` and `results.json` hold.
     """
-    data, methods = config['data'], found['methods']
-    classes = len(found['class_names'])
+    data, classes = config['data'], len(found['class_names'])
     paper = published(data['source'], classes, data.get('extra', ''))
     title = f'{data["source"]}{" + " + data["extra"] if data.get("extra") else ""}, {classes} classes'
-    if paper:
-        title += f'; published: {paper.protocol}'
-    rows = [_row(name, methods.get(name), paper.methods.get(name) if paper else None) for name in results.TITLES]
-    rows = [row for row in rows if any(row[1:])]
+    return title + (f'; published: {paper.protocol}' if paper else ''), paper
+
+
+def beside_published(config: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, Rows]:
+    """A run beside the paper: a title, and rows as long as COLUMNS; '' where there is no number.
+
+    config, found: see `of_run`.
+    """
+    title, paper = of_run(config, found)
+    numbers = paper.methods if paper else {}
+    rows = [row(name, found['methods'].get(method), numbers.get(method)) for method, name in results.TITLES.items()]
+    rows = [cells for cells in rows if any(cells[1:])]
     others = sorted(paper.others.items(), key=lambda item: item[1]) if paper else []
     return title, rows + [(name, '', '', f'{value:g}', '', '') for name, value in others]
 
@@ -121,15 +128,22 @@ def beside_published(config: Mapping[str, Any], found: Mapping[str, Any]) -> tup
 def on_validation(found: Mapping[str, Any]) -> Rows:
     """Rows like those of `beside_published` for the same nets on the validation images; none where there are none."""
     watched = {name: method['validation'] for name, method in found['methods'].items() if 'validation' in method}
-    rows = [_row(name, watched[name], None) for name in results.TITLES if name in watched]
-    return [(f'{title}, validation images', *cells) for title, *cells in rows]
+    return [
+        row(f'{title}, validation images', watched[name], None)
+        for name, title in results.TITLES.items()
+        if name in watched
+    ]
 
 
-def _row(name: str, method: Mapping[str, Any] | None, paper: float | None) -> tuple[str, ...]:
+def row(title: str, method: Mapping[str, Any] | None, paper: float | None) -> tuple[str, ...]:
+    """Cells of COLUMNS behind a title: the figures of a method as `results.join` makes them, and a published accuracy.
+
+    `method` is None where it was not run, `paper` where nobody published one.
+    """
     told = '' if paper is None else f'{paper:g}'
     if method is None:
-        return (results.TITLES[name], '', '', told, '', '')
+        return (title, '', '', told, '', '')
     ours = 100 * method['mean']['accuracy']
     difference = '' if paper is None else f'{ours - paper:+.1f}'
     cells = [results.spread(method, figure) for figure in ('accuracy', 'class_averaged_accuracy')]
-    return (results.TITLES[name], *cells, told, difference, str(len(method['folds'])))
+    return (title, *cells, told, difference, str(len(method['folds'])))

@@ -9,8 +9,6 @@ percent: mean ± standard deviation over the folds. Where a set keeps validation
 last rows are of these.
 """
 
-import csv
-import io
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,12 +16,11 @@ from typing import Any
 
 from absl import flags
 
-from fn2en_jax import commands, literature, plots, results, workdir
+from fn2en_jax import commands, literature, plots, results, table_formats, workdir
 from fn2en_jax.errors import UserError
-from fn2en_jax.literature import COLUMNS, Rows
 from fn2en_jax.methods import METHODS
 
-FORMAT = flags.DEFINE_enum('format', 'text', ['text', 'markdown', 'csv', 'latex'], 'How the table is printed.')
+FORMAT = flags.DEFINE_enum('format', 'text', [*table_formats.FORMATS], 'How the table is printed.', allow_override=True)
 MERGE = flags.DEFINE_string('merge', '', 'Folder for the joined results of the workdirs.')
 
 
@@ -43,7 +40,7 @@ def main(folders: Sequence[str]) -> None:
     if MERGE.value:
         merge(Path(MERGE.value), config, found, folds, paths)
     title, rows = literature.beside_published(config, found)
-    print(FORMATS[FORMAT.value](title, rows + literature.on_validation(found)))
+    print(table_formats.FORMATS[FORMAT.value](title, [literature.COLUMNS, *rows, *literature.on_validation(found)]))
 
 
 def joined(folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -183,40 +180,6 @@ def _check_folds(folders: Sequence[Path], runs: Sequence[Mapping[str, Any]]) -> 
                 if (name, fold) in seen:
                     raise UserError(f'{folder} and {seen[name, fold]} both hold {fold} of {name}; name one of them')
                 seen[name, fold] = folder
-
-
-def _text(title: str, rows: Rows) -> str:
-    widths = [max(len(row[k]) for row in [COLUMNS, *rows]) + 2 for k in range(len(COLUMNS))]
-    lines = [
-        row[0].ljust(widths[0]) + ''.join(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
-        for row in [COLUMNS, *rows]
-    ]
-    return '\n'.join([title, '', *lines])
-
-
-def _markdown(title: str, rows: Rows) -> str:
-    lines = [f'| {" | ".join(row)} |' for row in [COLUMNS, ('---',) * len(COLUMNS), *rows]]
-    return '\n'.join([title, '', *lines])
-
-
-def _csv(title: str, rows: Rows) -> str:
-    del title  # a table that a program reads has none
-    text = io.StringIO(newline='')
-    csv.writer(text, lineterminator='\n').writerows([COLUMNS, *rows])
-    return text.getvalue().rstrip('\n')
-
-
-def _latex(title: str, rows: Rows) -> str:
-    lines = [' & '.join(_escaped(cell) for cell in row) + r' \\' for row in [COLUMNS, *rows]]
-    begin = rf'\begin{{tabular}}{{l{"r" * (len(COLUMNS) - 1)}}}'
-    return '\n'.join([f'% {title}', begin, r'\hline', lines[0], r'\hline', *lines[1:], r'\hline', r'\end{tabular}'])
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace('%', r'\%').replace('&', r'\&').replace('_', r'\_').replace('±', r'$\pm$')
-
-
-FORMATS = {'text': _text, 'markdown': _markdown, 'csv': _csv, 'latex': _latex}
 
 
 if __name__ == '__main__':

@@ -1,14 +1,18 @@
 """The comparison of supervising layers: shared stages are made once, the table has a row per layer."""
 
+import csv
+import io
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fn2en_jax import layer_sweep, plots
+from fn2en_jax import layer_sweep, plots, table_formats
+from tests import tiny_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,13 +30,54 @@ def found(accuracies, teacher=0.5):
     }
 
 
+def cells(runs, source='synthetic', classes=7):
+    """The rows by their first cells."""
+    config = {'data': {'source': source, 'extra': ''}}
+    runs = {layer: {**run, 'class_names': ['a'] * classes} for layer, run in runs.items()}
+    title, rows = layer_sweep.rows(config, runs)
+    assert {len(row) for row in rows} == {len(layer_sweep.COLUMNS)}
+    assert rows[0] == ('supervised by', 'ours', 'class-averaged', 'published', 'difference', 'folds')
+    return title, {row[0]: row[1:] for row in rows[1:]}
+
+
 def test_a_row_per_layer_and_one_for_the_teacher():
-    lines = layer_sweep.table({'pool5': found([0.6, 0.8]), 'fc6': found([0.5, 0.5])}).split('\n')
-    assert lines[2:] == [
-        '| pool5 | 70.0 ± 10.0 | 70.0 ± 10.0 |',
-        '| fc6 | 50.0 ± 10.0 | 50.0 ± 10.0 |',
-        '| (the fine-tuned face net itself) | 50.0 ± 10.0 | 50.0 ± 10.0 |',
-    ]
+    title, rows = cells({'pool5': found([0.6, 0.8]), 'fc6': found([0.5])})
+    assert title == 'synthetic, 7 classes'
+    assert list(rows) == ['pool5', 'fc6', '(the fine-tuned face net)']
+    assert rows['pool5'] == ('70.0 ± 10.0', '70.0 ± 10.0', '', '', '2')
+    assert rows['fc6'] == ('50.0', '50.0', '', '', '1')
+    assert rows['(the fine-tuned face net)'] == ('50.0 ± 10.0', '50.0 ± 10.0', '', '', '2')
+
+
+def test_published_numbers_stand_beside_the_layers():
+    """Those of the paper for CK+ with 8 classes: FN2EN 96.8, supervised by pool5; fine-tuned 89.9."""
+    title, rows = cells({'pool5': found([0.6, 0.8]), 'fc6': found([0.5])}, 'ckplus', 8)
+    assert title == 'ckplus, 8 classes; published: 1,308 images, 10-fold, person-independent'
+    assert rows['pool5'][2:] == ('96.8', '-26.8', '2')
+    assert rows['fc6'][2:] == ('', '-46.8', '1')  # nobody published one of this layer
+    assert rows['(the fine-tuned face net)'][2:] == ('89.9', '-39.9', '2')
+    _, rows = cells({'fc6': found([0.5])}, 'ckplus', 8)
+    assert rows['pool5 (published)'] == ('', '', '96.8', '', '')
+    _, rows = cells({'fc6': found([0.5])}, 'ckplus', 7)  # for which the paper has no FN2EN
+    assert list(rows) == ['fc6', '(the fine-tuned face net)']
+
+
+@pytest.mark.parametrize('name', table_formats.FORMATS)
+def test_the_table_is_printed_in_every_format_and_kept_in_all(tmp_path, monkeypatch, capsys, name):
+    runs = {layer: {**found([0.6, 0.8]), 'class_names': ['a'] * 7} for layer in ('pool5', 'fc6')}
+    monkeypatch.setattr(layer_sweep, '_run', lambda root, layer: runs[layer])
+    flags = {'CONFIG': tiny_config.get_config(), 'WORKDIR': tmp_path, 'FORMAT': name, 'LAYERS': list(runs)}
+    for flag, value in flags.items():
+        monkeypatch.setattr(layer_sweep, flag, types.SimpleNamespace(value=value))
+    layer_sweep.main()
+    kept = {path.suffix: path.read_text() for path in tmp_path.glob('layers.*') if path.suffix != '.png'}
+    assert sorted(kept) == ['.csv', '.md', '.tex', '.txt']
+    ending = {'text': '.txt', 'markdown': '.md', 'csv': '.csv', 'latex': '.tex'}[name]
+    assert kept[ending] in capsys.readouterr().out
+    assert (tmp_path / 'layers.png').exists()
+    assert list(csv.reader(io.StringIO(kept['.csv'])))[1] == ['pool5', '70.0 ± 10.0', '70.0 ± 10.0', '', '', '2']
+    assert r'pool5 & 70.0 $\pm$ 10.0 & 70.0 $\pm$ 10.0 &  &  & 2 \\' in kept['.tex']
+    assert '| fc6 | 70.0 ± 10.0 | 70.0 ± 10.0 |  |  | 2 |' in kept['.md']
 
 
 def test_the_plot_is_written(tmp_path):
@@ -77,7 +122,7 @@ def test_the_face_net_is_trained_once_for_all_layers(tmp_path):
     assert 'face_net: finished earlier' in second
     runs = [json.loads((tmp_path / 'layers' / layer / 'results.json').read_text()) for layer in ('pool4', 'fc7')]
     assert runs[0]['methods']['finetune'] == runs[1]['methods']['finetune']
-    assert (tmp_path / 'layers' / 'layers.md').read_text().count('\n| ') == 3
+    assert (tmp_path / 'layers' / 'layers.md').read_text().count('\n| ') == 5
     assert (tmp_path / 'layers' / 'layers.png').exists()
 
 

@@ -22,6 +22,7 @@ LAYERS = {
     2: ('methods',),
     3: (
         *('parallel', 'checkpoint', 'report', 'plots', 'results', 'literature', 'embedded', 'page', 'onnx_graph'),
+        'table_formats',
         *('predictions', 'activations', 'neurons', 'ascent', 'saliency', 'probe', 'panels'),
     ),
     4: ('engine', 'config_checks', 'annotation', 'cuts'),

@@ -9,7 +9,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from fn2en_jax import compare, literature, metrics, report_table, results
+from fn2en_jax import compare, literature, metrics, report_table, results, table_formats
 from fn2en_jax.data import protocols
 from fn2en_jax.errors import UserError
 
@@ -133,7 +133,7 @@ def test_folds_that_some_methods_lack_are_told(tmp_path):
     assert report_table.missing(FOLDS, found) == ['fold1 of fn2en', 'fold2']
 
 
-@pytest.mark.parametrize('name', report_table.FORMATS)
+@pytest.mark.parametrize('name', table_formats.FORMATS)
 def test_figures_on_validation_images_are_shown_where_there_are_any(whole, name, capsys):
     keys = ('methods', 'fn2en', 'folds')
     flags.FLAGS.mark_as_parsed()
@@ -241,10 +241,10 @@ def test_a_set_that_nobody_published(tmp_path):
     assert found == [('Train from scratch (BN)', '50.0', '50.0', '', '', '1')]
 
 
-@pytest.mark.parametrize('name', report_table.FORMATS)
+@pytest.mark.parametrize('name', table_formats.FORMATS)
 def test_every_format_holds_every_number(name, whole):
     title, found = literature.beside_published(*report_table.joined([whole]))
-    text = report_table.FORMATS[name](title, found)
+    text = table_formats.FORMATS[name](title, [literature.COLUMNS, *found])
     for row in found:
         assert all(cell.replace('±', r'$\pm$' if name == 'latex' else '±') in text for cell in row)
     if name == 'csv':
