@@ -95,6 +95,12 @@ def test_every_option_does_what_it_says_with_every_method(name, argument):
             protocols.check_extra(config.data.source, config.data.extra)
 
 
+def test_an_option_is_given_once():
+    assert base.options('all,classes=6', classes=(8, 7, 6)) == ('all', {'classes': 6})
+    with pytest.raises(ValueError, match=r'^classes is given twice after the colon'):
+        base.options('classes=6,all,classes=7', classes=(8, 7, 6))
+
+
 def abstract(stage: Stage, image_shape: tuple[int, int, int]) -> tuple:
     """Shapes of what a training step takes: state, frozen arrays, a whole batch, a key."""
     count = stage.batch_size

@@ -185,7 +185,6 @@ def test_an_extra_set_that_does_not_exist_is_refused(tmp_path):
     ('argument', 'message'),
     [
         ('ckplus.py:fn2en,clases=6', "unknown option 'clases' after the colon; there are classes"),
-        ('ckplus.py:fn2en,classes=6,classes=7', 'classes is given twice after the colon'),
         ('ckplus.py:fn2en,classes=5', 'classes=5 after the colon; use 8 or 7 or 6'),
         ('sfew.py:fn2en,extra=fer2014', 'extra=fer2014 after the colon; use fer2013 or ferplus'),
         ('sfew.py:fn2en,faces=crop', 'faces=crop after the colon; use aligned or frames'),
