@@ -285,6 +285,20 @@ def test_a_set_of_damaged_images_is_refused(tmp_path):
     assert not (tmp_path / 'data' / 'published_faces').exists()
 
 
+def test_a_set_without_any_face_says_what_can_be_done(tmp_path):
+    tree.write(tmp_path / 'download', subjects=1, last=4, landmarks=False)
+    with pytest.raises(UserError) as caught:
+        published.prepare(CKPLUS, place(tmp_path), published.Faces('align', 'drop'))
+    assert 'no face was found in any of 28 images, the first: S005/001/S005_001_00000001.png;' in str(caught.value)
+    for words in ('--no_face=keep', '--faces=none', '--config.data.no_face'):
+        assert words in str(caught.value)
+    assert '\n' not in str(caught.value)
+    victim = sorted((tmp_path / 'download').rglob('*.png'))[0]
+    victim.write_bytes(b'')
+    with pytest.raises(UserError, match=r'of 28, 27 without a face were dropped; the first: .*the file is empty'):
+        published.prepare(CKPLUS, place(tmp_path), published.Faces('align', 'drop'))
+
+
 @pytest.mark.parametrize(
     ('editions', 'asked', 'cut', 'how'),
     [

@@ -67,8 +67,7 @@ class PublishedFaces(InOrderBuilder):
                 yield len(stored), _example(record, face)
                 stored.append(record)
         if not stored:
-            first = (faults or faceless)[:1]
-            raise UserError(f'no image can be used of {len(faults) + len(faceless)}; the first: {"".join(first)}')
+            raise UserError(_nothing(faults, faceless))
         told = report(config.found, config.mode, stored, faults, faceless)
         told['skipped'] += [
             printable(text) for text in counted(pointless, 'images whose landmarks can be no face in them')
@@ -114,6 +113,18 @@ def count(records: list[Record], expected: Mapping[str, int]) -> dict[str, int]:
         key = f'{record.split}/{record.label}' if by_split else record.label
         numbers[key] = numbers.get(key, 0) + 1
     return dict(sorted(numbers.items()))
+
+
+def _nothing(faults: list[str], faceless: list[str]) -> str:
+    """Why there is nothing to store, and what can be done about it."""
+    if faceless and not faults:
+        return (
+            f'no face was found in any of {len(faceless)} images, the first: {faceless[0]}; take them by their centres '
+            'with --no_face=keep, or as they are with --faces=none (--config.data.no_face and .faces of launch.py)'
+        )
+    dropped = f', {len(faceless)} without a face were dropped' if faceless else ''
+    first = f'; the first: {faults[0]}' if faults else ''
+    return f'no image can be used of {len(faults) + len(faceless)}{dropped}{first}'
 
 
 def _example(record: Record, face: Prepared) -> dict[str, Any]:
