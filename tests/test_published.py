@@ -1,6 +1,8 @@
 """From a licensee's folder to the stored set: found against published, damage by name, archives, one clear refusal."""
 
 import contextlib
+import datetime
+import json
 import multiprocessing
 import os
 import shutil
@@ -252,15 +254,89 @@ def test_a_stored_set_tells_of_other_lists_than_its_own(tmp_path, caplog):
 
     assert told('download') == told('other') == told('nowhere') == ''
     (other / 'peaks.csv').write_text('S001-001,2\n')
-    assert 'MMI was prepared with another peaks.csv than' in told('other')
+    assert 'MMI is stored already; it was prepared with another peaks.csv than' in told('other')
     (download / 'clips.csv').write_text('S001-002\n')
-    assert 'MMI was prepared with another clips.csv than' in told('download')
-    assert f'prepare into another data_dir or delete {where}' in caplog.text
+    assert 'another clips.csv than' in told('download')
+    assert f'delete {where} or name another data_dir' in caplog.text
+    assert len(caplog.records) == 1
     (download / 'clips.csv').unlink()
     assert 'another clips.csv' in told('download')
     caplog.clear()
     published.prepare(mmi, published.Place('', str(tmp_path / 'data')), STEP)
     assert not caplog.text
+
+
+def test_a_stored_set_tells_of_a_folder_that_has_changed(tmp_path, caplog):
+    root, data = tmp_path / 'download', str(tmp_path / 'data')
+    rafdb_tree.write(root, per_class=1, editions=('aligned',), compound=False)
+    rafdb, picture = DATASETS['rafdb'], next(root.rglob('test_0001_aligned.jpg'))
+    content = picture.read_bytes()
+    picture.unlink()
+    builder = published.prepare(rafdb, place(tmp_path), published.Faces())
+    assert 'test_0001.jpg' in builder.info.metadata['missing']
+
+    def told(folder='download'):
+        caplog.clear()
+        published.prepare(rafdb, place(tmp_path, folder), published.Faces())
+        return caplog.text
+
+    shutil.copytree(root, tmp_path / 'copy')
+    (root / 'holiday.jpg').touch()  # is no part of the set
+    (root / 'compound.zip').touch()
+    tree.write(root / 'CK+', subjects=1, draw=None)
+    assert told() == told('copy') == told('nowhere') == ''
+    picture.write_bytes(content)
+    assert 'RAF-DB (basic) is stored already;' in told()
+    assert f'({14} files then, {15} now)' in caplog.text
+    assert f'delete {builder.data_path} or name another data_dir' in caplog.text
+    assert str(datetime.date.today()) in caplog.text
+    assert caplog.text.count('\n') == 1
+    picture.unlink()
+    assert told() == ''
+    (root / 'aligned.zip').touch()  # archives count by their names and sizes, and are not opened
+    assert told()
+    (tmp_path / 'jaffe').mkdir()
+    assert '14 files then, 0 now' in told('jaffe')
+    with pytest.raises(UserError, match='changed'):
+        published.prepare(rafdb, place(tmp_path, 'jaffe'), published.Faces(), on_change=_raise)
+    assert not (tmp_path / 'data' / 'unpacked').exists() or not any((tmp_path / 'data' / 'unpacked').glob('*'))
+
+    caplog.clear()
+    published.prepare(rafdb, published.Place('', data), published.Faces())
+    _without(builder, 'download')  # as older versions stored it
+    assert told('jaffe') == caplog.text == ''
+
+
+def _raise(text):
+    raise UserError(text)
+
+
+def _without(builder, key):
+    path = builder.data_path / 'metadata.json'
+    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != key}))
+
+
+def test_a_folder_that_is_prepared_anew_after_a_kill_is_not_called_changed(tmp_path, caplog):
+    """Archives that were unpacked into the download, by a preparation that was killed, are gone at the end."""
+    tree.write(tmp_path / 'download', subjects=1)
+    inside = published.Place(str(tmp_path / 'download'), str(tmp_path / 'download'))
+    tree.write(tmp_path / 'download' / 'unpacked' / 'ckplus' / 'left', subjects=1, draw=None)
+    published.prepare(CKPLUS, inside, STEP)
+    assert not (tmp_path / 'download' / 'unpacked' / 'ckplus').exists()
+    published.prepare(CKPLUS, inside, STEP)
+    assert not caplog.text
+
+
+def test_what_is_stored_with_other_faces_is_named(tmp_path):
+    rafdb_tree.write(tmp_path / 'download', per_class=1, editions=('aligned',))
+    rafdb, bare = DATASETS['rafdb'], published.Place('', str(tmp_path / 'data'))
+    published.prepare(rafdb, place(tmp_path), published.Faces('box'))
+    assert published.all_stored(rafdb, bare) == [published.Faces('box')]
+    with pytest.raises(UserError, match=r'with --faces=box, not with faces as needed: .*config\.data\.faces') as caught:
+        published.prepare(rafdb, bare, published.Faces())
+    assert '\n' not in str(caught.value)
+    published.prepare(rafdb, place(tmp_path), published.Faces('none', 'drop'))
+    assert published.all_stored(rafdb, bare) == [published.Faces('box'), published.Faces('none')]
 
 
 def test_long_lists_are_cut(tmp_path):

@@ -41,10 +41,10 @@ class VideoFrame:
         clip = _opened(self.path, ('AVI',))
         try:
             passed = all(clip.grab() for _ in range(self.index))
-            found, frame = clip.read() if passed else (False, None)
+            found, frame = clip.read()
         finally:
             clip.release()
-        if not found:
+        if not (passed and found):
             raise UserError(f'{self.path.name}: frame {self.index} cannot be read')
         upright = np.rot90(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), -self.quarter_turns)
         first, last = (round(share * upright.shape[1]) for share in self.columns)

@@ -19,19 +19,22 @@ from fn2en_jax.errors import UserError
 class PublishedConfig(tfds.core.BuilderConfig):
     """Names one set and how its faces are cut: `ckplus-align-256-keep`.
 
-    found, mode, prepared and lists are needed only where the set is not stored yet: what its folder holds, how faces
-    are cut, per record what `preparation.prepare` yields, and the digests of the user's own lists by their names.
+    found, mode, prepared, lists and download are needed only where the set is not stored yet: what its folder holds,
+    how faces are cut, per record what `preparation.prepare` yields, the digests of the user's own lists by their names,
+    and the state of the folder.
     """
 
     found: Found | None = dataclasses.field(default=None, repr=False)
     mode: str = dataclasses.field(default='', repr=False)
     prepared: Iterable[tuple[Record, Prepared]] = dataclasses.field(default=(), repr=False)
     lists: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    download: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
 
 class PublishedFaces(InOrderBuilder):
     """TFDS builder of a published set; `info.metadata` is its report, see `report`, and with it `no_face_kept`,
-    how many of the images without a face were stored by their centres, and `lists`, the digests of the user's lists."""
+    how many of the images without a face were stored by their centres, `lists`, the digests of the user's lists, and
+    `download`: how many 'files' of the folder counted, their `listing.digest`, and the 'date' of the preparation."""
 
     VERSION = tfds.core.Version(f'1.{preparation.VERSION}.0')
 
@@ -72,7 +75,7 @@ class PublishedFaces(InOrderBuilder):
         told['skipped'] += [
             printable(text) for text in counted(pointless, 'images whose landmarks can be no face in them')
         ]
-        self.info.metadata.update(told, no_face_kept=kept, lists=dict(config.lists))
+        self.info.metadata.update(told, no_face_kept=kept, lists=dict(config.lists), download=dict(config.download))
 
     @property
     def told(self) -> bool:
