@@ -346,6 +346,15 @@ def test_long_lists_are_cut(tmp_path):
     assert '... and 5 more' in lines[-1]
 
 
+def test_a_report_is_complete_or_not():
+    whole = {'expected': {'anger': 2}, 'stored': {'anger': 2}, 'missing': [], 'damaged': []}
+    assert published.verdict(whole) == published.verdict({**whole, 'expected': {}}) == ''
+    for key, value in (('stored', {'anger': 1}), ('missing', ['a.png']), ('damaged', ['a.png: empty'])):
+        assert published.verdict({**whole, 'surplus': ['1 image'], key: value}) == 'not complete'
+    for key, value in (('stored', {'anger': 3}), ('surplus', ['1 image'])):
+        assert published.verdict({**whole, key: value}) == 'more than published'
+
+
 def test_every_set_says_how_to_get_it():
     for name, dataset in DATASETS.items():
         assert dataset.name == name
