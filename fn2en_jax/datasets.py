@@ -9,6 +9,7 @@ launch.py does it by itself when it is needed.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,10 @@ from fn2en_jax import commands
 from fn2en_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from fn2en_jax.data.published import Place
-    from fn2en_jax.data.records import Dataset, Tree
+    import tensorflow_datasets as tfds
+
+    from fn2en_jax.data.published import Faces, Place
+    from fn2en_jax.data.records import Dataset
 
 PREPARE = flags.DEFINE_string('prepare', '', 'The set to prepare.')
 SHOW = flags.DEFINE_string('show', '', 'A prepared set of which to write contact sheets, one PNG per class.')
@@ -49,53 +52,54 @@ def main() -> None:
 
 def overview() -> list[str]:
     """A paragraph per set: what it is, where to get it, what to put where, whether it is prepared."""
-    from fn2en_jax.data import published
+    from fn2en_jax.data import listing, published
     from fn2en_jax.data.datasets import DATASETS
-    from fn2en_jax.data.records import Tree
 
-    tree = Tree(Path(MANUAL_DIR.value).expanduser()) if MANUAL_DIR.value else None
+    place = _place()
+    unpacked = Path(place.data_dir).expanduser() / 'unpacked'
+    names = listing.sample(Path(MANUAL_DIR.value).expanduser(), [unpacked]) if MANUAL_DIR.value else []
     paragraphs = []
     for name, dataset in DATASETS.items():
-        ready = [
-            mode
-            for mode in ('', 'align', 'box', 'none')
-            if published.stored(dataset, _place(), published.Faces(mode, NO_FACE.value))
-        ]
-        state = f'prepared (faces: {", ".join(mode or "as needed" for mode in ready)})' if ready else 'not prepared'
-        folder = f', {_found(dataset, tree)} in {MANUAL_DIR.value}' if tree else ''
+        ready = ', '.join(faces.flags() for faces in published.all_stored(dataset, place))
+        state = f'prepared ({ready})' if ready else 'not prepared'
+        folder = f', {_found(dataset, names)} in {MANUAL_DIR.value}' if MANUAL_DIR.value else ''
         paragraphs.append(
             f'{name}: {dataset.title}\n  get it: {dataset.access}\n  put:    {dataset.layout}\n  {state}{folder}'
         )
     return paragraphs
 
 
-def prepare(name: str) -> None:
+def prepare(name: str) -> 'tfds.core.DatasetBuilder':
     """Prepares a set and prints what was found against what was published.
 
     Raises:
-        UserError: for an unknown set, a wrong folder, a full disk.
+        UserError: for an unknown set, a wrong folder, one that is not as it was when the set was prepared, a full disk.
         commands.Stopped: after Ctrl-C or SIGTERM; what is finished is kept.
     """
     from fn2en_jax import report
     from fn2en_jax.data import published
 
-    dataset = published.find(name)
-    faces = published.Faces(FACES.value, NO_FACE.value)
-    builder = published.prepare(dataset, _place(), faces, progress=report.preparing())
-    print('\n'.join(published.report_lines(dataset, builder.info.metadata)))
-    print(f'prepared in {builder.data_dir}')
+    dataset, place, faces = published.find(name), _place(), _faces()
+    already = published.stored(dataset, place, faces)
+    builder = published.prepare(dataset, place, faces, progress=report.preparing(), on_change=_refuse)
+    found = builder.info.metadata
+    print('\n'.join(published.report_lines(dataset, found)))
+    if verdict := published.verdict(found):
+        print(f'{verdict}: see above what differs from the published set')
+    print(f'{"was prepared before" if already else "prepared"} in {builder.data_dir}')
+    return builder
 
 
 def show(name: str) -> None:
-    """Writes a contact sheet per class.
+    """Writes a contact sheet per class; prepares the set, and reports it, where it is not prepared yet.
 
     Raises:
-        UserError: when the set is not prepared, or the sheets cannot be written.
+        UserError: when the set is not prepared and cannot be, or the sheets cannot be written.
     """
     from fn2en_jax.data import contact_sheet, published, store
 
-    dataset = published.find(name)
-    builder = published.prepare(dataset, _place(), published.Faces(FACES.value, NO_FACE.value))
+    dataset, place, faces = published.find(name), _place(), _faces()
+    builder = published.prepare(dataset, place, faces) if published.stored(dataset, place, faces) else prepare(name)
     examples = store.load(builder, size=SIDE, channels=3, in_memory_bytes=0)
     folder = Path(OUTPUT.value)
     for label, class_name in enumerate(examples.class_names):
@@ -109,6 +113,16 @@ def show(name: str) -> None:
         except OSError as error:
             raise UserError(f'cannot write {path}: {error.strerror}') from error
         print(path)
+
+
+def _refuse(change: str) -> None:
+    raise UserError(f'nothing was prepared: {change}')
+
+
+def _faces() -> 'Faces':
+    from fn2en_jax.data.published import Faces
+
+    return Faces(FACES.value, NO_FACE.value)
 
 
 def _place() -> 'Place':
@@ -131,15 +145,14 @@ def _check_places() -> None:
         raise UserError(f'--data_dir: {DATA_DIR.value}: is a file, not a folder')
 
 
-def _found(dataset: 'Dataset', tree: 'Tree') -> str:
-    """What of a set is in the folder of the user; archives in it are not opened."""
-    from fn2en_jax.data import archives
+def _found(dataset: 'Dataset', names: Sequence[str]) -> str:
+    """What of a set is in the folder of the user, by the names in it; nothing is opened."""
+    from fn2en_jax.data import archives, published
 
-    try:
-        return f'found ({len(dataset.find(tree).records)} images)'
-    except UserError:
-        closed = any(archives.is_archive(name) and dataset.wants(name) for name in tree.files)
-        return 'archives there, not opened yet,' if closed else 'not found'
+    if published.is_there(dataset, Path(MANUAL_DIR.value).expanduser(), names):
+        return 'found'
+    closed = any(archives.is_archive(name) and dataset.wants(name) for name in names)
+    return 'archives there, not opened yet,' if closed else 'not found'
 
 
 if __name__ == '__main__':

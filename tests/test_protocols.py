@@ -212,7 +212,7 @@ def test_extra_images_beside_folds():
         ('ckplus', Choice(classes=5), 'config.data.classes is 5; ckplus is used with 8 or 7 or 6'),
         ('ckplus', Choice(rule='dice'), 'config.data.fold_rule is'),
         ('ckplus', Choice(subjects='some'), "'all' or 'chosen'"),
-        ('ckplus', Choice(rule='official'), 'no split'),
+        ('ckplus', Choice(rule='official'), "'official', but ckplus brings no division; use step or blocks"),
         ('ckplus', Choice(num_folds=119), '119 folds of 118 persons'),
         ('ckplus', Choice(test='validation'), 'config.data.test_split'),
         ('ckplus', Choice(num_folds=1), 'choose 2 to 118'),

@@ -1,6 +1,8 @@
 """From a licensee's folder to the stored set: found against published, damage by name, archives, one clear refusal."""
 
 import contextlib
+import datetime
+import json
 import multiprocessing
 import os
 import shutil
@@ -252,10 +254,11 @@ def test_a_stored_set_tells_of_other_lists_than_its_own(tmp_path, caplog):
 
     assert told('download') == told('other') == told('nowhere') == ''
     (other / 'peaks.csv').write_text('S001-001,2\n')
-    assert 'MMI was prepared with another peaks.csv than' in told('other')
+    assert 'MMI is stored already; it was prepared with another peaks.csv than' in told('other')
     (download / 'clips.csv').write_text('S001-002\n')
-    assert 'MMI was prepared with another clips.csv than' in told('download')
-    assert f'prepare into another data_dir or delete {where}' in caplog.text
+    assert 'another clips.csv than' in told('download')
+    assert f'delete {where} or name another data_dir' in caplog.text
+    assert len(caplog.records) == 1
     (download / 'clips.csv').unlink()
     assert 'another clips.csv' in told('download')
     caplog.clear()
@@ -263,11 +266,93 @@ def test_a_stored_set_tells_of_other_lists_than_its_own(tmp_path, caplog):
     assert not caplog.text
 
 
+def test_a_stored_set_tells_of_a_folder_that_has_changed(tmp_path, caplog):
+    root, data = tmp_path / 'download', str(tmp_path / 'data')
+    rafdb_tree.write(root, per_class=1, editions=('aligned',), compound=False)
+    rafdb, picture = DATASETS['rafdb'], next(root.rglob('test_0001_aligned.jpg'))
+    content = picture.read_bytes()
+    picture.unlink()
+    builder = published.prepare(rafdb, place(tmp_path), published.Faces())
+    assert 'test_0001.jpg' in builder.info.metadata['missing']
+
+    def told(folder='download'):
+        caplog.clear()
+        published.prepare(rafdb, place(tmp_path, folder), published.Faces())
+        return caplog.text
+
+    shutil.copytree(root, tmp_path / 'copy')
+    (root / 'holiday.jpg').touch()  # is no part of the set
+    (root / 'compound.zip').touch()
+    tree.write(root / 'CK+', subjects=1, draw=None)
+    assert told() == told('copy') == told('nowhere') == ''
+    picture.write_bytes(content)
+    assert 'RAF-DB (basic) is stored already;' in told()
+    assert f'({14} files then, {15} now)' in caplog.text
+    assert f'delete {builder.data_path} or name another data_dir' in caplog.text
+    assert str(datetime.date.today()) in caplog.text
+    assert caplog.text.count('\n') == 1
+    picture.unlink()
+    assert told() == ''
+    (root / 'aligned.zip').touch()  # archives count by their names and sizes, and are not opened
+    assert told()
+    (tmp_path / 'jaffe').mkdir()
+    assert '14 files then, 0 now' in told('jaffe')
+    with pytest.raises(UserError, match='changed'):
+        published.prepare(rafdb, place(tmp_path, 'jaffe'), published.Faces(), on_change=_raise)
+    assert not (tmp_path / 'data' / 'unpacked').exists() or not any((tmp_path / 'data' / 'unpacked').glob('*'))
+
+    caplog.clear()
+    published.prepare(rafdb, published.Place('', data), published.Faces())
+    _without(builder, 'download')  # as older versions stored it
+    assert told('jaffe') == caplog.text == ''
+
+
+def _raise(text):
+    raise UserError(text)
+
+
+def _without(builder, key):
+    path = builder.data_path / 'metadata.json'
+    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != key}))
+
+
+def test_a_folder_that_is_prepared_anew_after_a_kill_is_not_called_changed(tmp_path, caplog):
+    """Archives that were unpacked into the download, by a preparation that was killed, are gone at the end."""
+    tree.write(tmp_path / 'download', subjects=1)
+    inside = published.Place(str(tmp_path / 'download'), str(tmp_path / 'download'))
+    tree.write(tmp_path / 'download' / 'unpacked' / 'ckplus' / 'left', subjects=1, draw=None)
+    published.prepare(CKPLUS, inside, STEP)
+    assert not (tmp_path / 'download' / 'unpacked' / 'ckplus').exists()
+    published.prepare(CKPLUS, inside, STEP)
+    assert not caplog.text
+
+
+def test_what_is_stored_with_other_faces_is_named(tmp_path):
+    rafdb_tree.write(tmp_path / 'download', per_class=1, editions=('aligned',))
+    rafdb, bare = DATASETS['rafdb'], published.Place('', str(tmp_path / 'data'))
+    published.prepare(rafdb, place(tmp_path), published.Faces('box'))
+    assert published.all_stored(rafdb, bare) == [published.Faces('box')]
+    with pytest.raises(UserError, match=r'with --faces=box, not with faces as needed: .*config\.data\.faces') as caught:
+        published.prepare(rafdb, bare, published.Faces())
+    assert '\n' not in str(caught.value)
+    published.prepare(rafdb, place(tmp_path), published.Faces('none', 'drop'))
+    assert published.all_stored(rafdb, bare) == [published.Faces('box'), published.Faces('none')]
+
+
 def test_long_lists_are_cut(tmp_path):
     report = {'edition': 'x', 'expected': {}, 'stored': {'anger': 1}, 'missing': [f'm{k}' for k in range(25)]}
     lines = published.report_lines(CKPLUS, {**report, 'skipped': [], 'damaged': [], 'no_face': []})
     assert sum(line.strip().startswith('m') and line.strip()[1:].isdigit() for line in lines) == published.MAX_LISTED
     assert '... and 5 more' in lines[-1]
+
+
+def test_a_report_is_complete_or_not():
+    whole = {'expected': {'anger': 2}, 'stored': {'anger': 2}, 'missing': [], 'damaged': []}
+    assert published.verdict(whole) == published.verdict({**whole, 'expected': {}}) == ''
+    for key, value in (('stored', {'anger': 1}), ('missing', ['a.png']), ('damaged', ['a.png: empty'])):
+        assert published.verdict({**whole, 'surplus': ['1 image'], key: value}) == 'not complete'
+    for key, value in (('stored', {'anger': 3}), ('surplus', ['1 image'])):
+        assert published.verdict({**whole, key: value}) == 'more than published'
 
 
 def test_every_set_says_how_to_get_it():
@@ -283,6 +368,20 @@ def test_a_set_of_damaged_images_is_refused(tmp_path):
     with pytest.raises(UserError, match=r'no image can be used of 28; the first: S\d+/.*empty'):
         published.prepare(CKPLUS, place(tmp_path), STEP)
     assert not (tmp_path / 'data' / 'published_faces').exists()
+
+
+def test_a_set_without_any_face_says_what_can_be_done(tmp_path):
+    tree.write(tmp_path / 'download', subjects=1, last=4, landmarks=False)
+    with pytest.raises(UserError) as caught:
+        published.prepare(CKPLUS, place(tmp_path), published.Faces('align', 'drop'))
+    assert 'no face was found in any of 28 images, the first: S005/001/S005_001_00000001.png;' in str(caught.value)
+    for words in ('--no_face=keep', '--faces=none', '--config.data.no_face'):
+        assert words in str(caught.value)
+    assert '\n' not in str(caught.value)
+    victim = sorted((tmp_path / 'download').rglob('*.png'))[0]
+    victim.write_bytes(b'')
+    with pytest.raises(UserError, match=r'of 28, 27 without a face were dropped; the first: .*the file is empty'):
+        published.prepare(CKPLUS, place(tmp_path), published.Faces('align', 'drop'))
 
 
 @pytest.mark.parametrize(

@@ -270,7 +270,9 @@ def _state(image: Path | np.ndarray | VideoFrame) -> Any:
     if isinstance(image, np.ndarray):
         return hashlib.sha256(image.tobytes()).hexdigest()
     if isinstance(image, VideoFrame):
-        return [_state(image.path), image.index, image.quarter_turns, image.columns]
+        # Chunks of when frames were looked up by time are not used: in MPEG-1 they were others. VERSION stays what it
+        # was, for it would have all sets prepared again.
+        return [_state(image.path), image.index, image.quarter_turns, image.columns, 'read in order']
     try:
         found = image.stat()
     except OSError:

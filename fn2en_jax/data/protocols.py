@@ -98,6 +98,8 @@ def apply(name: str, examples: Examples, choice: Choice) -> Examples:
     rule = choice.rule or protocol.rule
     if rule not in RULES:
         raise UserError(f'config.data.fold_rule is {rule!r}; use {", ".join(RULES)}')
+    if rule == OFFICIAL != protocol.rule:
+        raise UserError(f'config.data.fold_rule is {rule!r}, but {name} brings no division; use {STEP} or {BLOCKS}')
     if choice.test and (rule != OFFICIAL or examples.official_folds is not None):
         raise UserError(f'config.data.test_split is {choice.test!r}, but {name} is tested in folds')
     if choice.subjects not in ('all', 'chosen'):

@@ -2,21 +2,23 @@
 
 import contextlib
 import dataclasses
+import datetime
 import functools
 import hashlib
-import itertools
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import logging
 
-from fn2en_jax.data import archives, preparation, store
+from fn2en_jax.data import archives, listing, preparation, store
 from fn2en_jax.data.alignment import FaceStep
 from fn2en_jax.data.builders.published_faces import PublishedConfig, PublishedFaces
 from fn2en_jax.data.datasets import DATASETS, LISTS, own_landmarks
+from fn2en_jax.data.datasets.marks import MARKS
 from fn2en_jax.data.records import Dataset, Tree
 from fn2en_jax.errors import UserError
 
@@ -66,18 +68,49 @@ class Faces:
         """What tells sets with differently cut faces apart, as parts of a name."""
         return [self.mode or 'as_needed', *preparation.words(self.step('align'))[1:]]
 
+    def flags(self) -> str:
+        """How they are asked for, for people."""
+        words = [f'--faces={self.mode}'] * bool(self.mode) + ['--no_face=drop'] * (self.no_face == 'drop')
+        return ' '.join(words) or 'faces as needed'
+
+
+# Every way of cutting; as they are, no face is looked for.
+ALL_FACES = (*(Faces(mode, no_face) for mode in ('', 'align', 'box') for no_face in ('keep', 'drop')), Faces('none'))
+
 
 def stored(dataset: Dataset, place: Place, faces: Faces) -> bool:
     """Whether the set is stored with faces cut like that."""
     return _builder(dataset, place, faces).data_path.exists()
 
 
+def all_stored(dataset: Dataset, place: Place) -> list[Faces]:
+    """With which faces the set is stored."""
+    return [faces for faces in ALL_FACES if stored(dataset, place, faces)]
+
+
+def is_there(dataset: Dataset, folder: Path, names: Iterable[str]) -> bool:
+    """Whether files of these names in a folder are the set as far as names tell; archives are not looked into."""
+    wanted = [f'{_above(folder)}/{name}' for name in names if dataset.wants(name)]
+    return all(any(map(listing.ends_as([pattern]), wanted)) for pattern in MARKS[dataset.name].needed)
+
+
+def is_part(dataset: Dataset, folder: Path) -> Callable[[str], bool]:
+    """Whether what is stored of the set depends on a file of this name in the folder, as far as names tell."""
+    marks, above = MARKS[dataset.name], _above(folder)
+    matches = listing.ends_as((*marks.needed, *marks.more, *map(re.escape, LISTS.get(dataset.name, ()))))
+    return lambda name: dataset.wants(name) and (archives.is_archive(name) or bool(matches(f'{above}/{name}')))
+
+
 def prepare(
-    dataset: Dataset, place: Place, faces: Faces, *, processes: int = 0, progress: Progress | None = None
+    dataset: Dataset,
+    place: Place,
+    faces: Faces,
+    *,
+    processes: int = 0,
+    progress: Progress | None = None,
+    on_change: Callable[[str], None] = logging.warning,
 ) -> tfds.core.DatasetBuilder:
     """The builder of the stored set, which is stored now if it is not yet.
-
-    A stored set that was prepared with other lists of the user's than those now in the folder is warned of.
 
     Args:
         dataset: which.
@@ -85,24 +118,23 @@ def prepare(
         faces: how they are cut out.
         processes: see `preparation.prepare`.
         progress: told after each image.
+        on_change: told, in one line, of a stored set that was not prepared from the folder as it is now.
 
     Raises:
         UserError: no folder is named or it is not this set; whatever `archives` and `store` refuse.
         commands.Stopped: after Ctrl-C or SIGTERM; what is finished is kept.
     """
     if stored(dataset, place, faces):
-        builder = _builder(dataset, place, faces)
-        _warn_of_lists(dataset, place, builder)
-        return builder
-    source = _folder(dataset, place)
+        return _compared(dataset, place, _builder(dataset, place, faces), on_change)
+    source = _folder(dataset, place, faces)
     root = Path(place.data_dir).expanduser()
     workshop = root / 'unfinished' / _name(dataset, faces)
     with preparation.alone(workshop, dataset.title):
         if stored(dataset, place, faces):  # by another process, while this one waited
-            return _builder(dataset, place, faces)
+            return _compared(dataset, place, _builder(dataset, place, faces), on_change)
         store.clear_killed(_builder(dataset, place, faces))
         unpacked = root / 'unpacked' / dataset.name
-        lists = _lists(dataset, source)
+        state = _state(dataset, place)
         tree = Tree(source, archives.unpack(source, unpacked, _unpacking(progress), dataset.wants))
         found = dataset.read(tree)
         step = faces.step(found.faces or dataset.faces)
@@ -110,7 +142,7 @@ def prepare(
         told = progress and functools.partial(progress, f'preparing images of {dataset.name}')
         each = preparation.prepare(found.records, step, workshop, processes=processes, progress=told)
         with contextlib.closing(each) as prepared:
-            make = _make(dataset, faces, found=found, mode=step.mode, prepared=prepared, lists=lists)
+            make = _make(dataset, faces, found=found, mode=step.mode, prepared=prepared, **state)
             builder = store.prepare(make, place.data_dir)
         preparation.clear(workshop)
         preparation.clear(unpacked)
@@ -144,10 +176,17 @@ def _faceless(report: Mapping[str, Any]) -> str:
     return f'no face found in{became}'
 
 
+def verdict(report: Mapping[str, Any]) -> str:
+    """'not complete', 'more than published', or '' where a stored set is as published, as far as that is known."""
+    numbers = [(number, report['expected'].get(key, number)) for key, number in report['stored'].items()]
+    if report['missing'] or report['damaged'] or any(number < told for number, told in numbers):
+        return 'not complete'
+    return 'more than published' if report.get('surplus') or any(number > told for number, told in numbers) else ''
+
+
 def warn(dataset: Dataset, report: Mapping[str, Any]) -> None:
     """One warning where a set is not as published."""
-    differing = [key for key, number in report['stored'].items() if report['expected'].get(key, number) != number]
-    if differing or report['missing'] or report['damaged'] or report.get('surplus'):
+    if verdict(report):
         logging.warning('%s is not as published:\n%s', dataset.title, '\n'.join(report_lines(dataset, report)))
     else:
         warn_of_faceless(dataset.title, report)
@@ -160,13 +199,27 @@ def _listed(title: str, names: Sequence[str]) -> list[str]:
     return [f'  {title} {len(names)}:', *(f'    {name}' for name in names[:MAX_LISTED]), *more]
 
 
-def _lists(dataset: Dataset, folder: Path) -> dict[str, str]:
-    """The digests of the user's own lists in the folder, by their names."""
-    if dataset.name not in LISTS:
-        return {}
-    tree = Tree(folder)
-    found = {name: path for name in LISTS[dataset.name] for _, path in itertools.islice(tree.match(re.escape(name)), 1)}
-    return {name: _digest(path) for name, path in found.items()}
+def _above(folder: Path) -> str:
+    """The end of a folder's path: users may name one inside of the set."""
+    return '/'.join(Path(os.path.abspath(folder)).parts[-2:])
+
+
+def _state(dataset: Dataset, place: Place) -> dict[str, Any]:
+    """What a set that is stored today is to know of the folder of its download, see `PublishedFaces`."""
+    folder, own = (Path(path).expanduser() for path in (place.manual_dir, place.data_dir))
+    counts = is_part(dataset, folder)
+    files = {name: entry for name, entry in listing.files(folder, [own / 'unpacked']) if counts(name)}
+    found = {'files': len(files), 'digest': listing.digest(files), 'date': datetime.date.today().isoformat()}
+    return {'lists': _lists(dataset, files), 'download': found}
+
+
+def _lists(dataset: Dataset, files: Mapping[str, os.DirEntry[str]]) -> dict[str, str]:
+    """The digests of the user's own lists among the files, by their names."""
+    found = {}
+    for name in LISTS.get(dataset.name, ()):
+        if paths := sorted(filter(listing.ends_as([re.escape(name)]), files)):
+            found[name] = _digest(Path(files[paths[0]].path))
+    return found
 
 
 def _digest(path: Path) -> str:
@@ -177,28 +230,48 @@ def _digest(path: Path) -> str:
         raise UserError(f'{path}: cannot be read ({error.strerror})') from error
 
 
-def _warn_of_lists(dataset: Dataset, place: Place, builder: tfds.core.DatasetBuilder) -> None:
-    folder, then = Path(place.manual_dir).expanduser(), builder.info.metadata.get('lists')
-    if not place.manual_dir or not folder.is_dir() or then is None:  # sets that are stored need no folder
-        return
-    now = _lists(dataset, folder)
-    if changed := [name for name in LISTS.get(dataset.name, ()) if then.get(name) != now.get(name)]:
-        logging.warning(
-            '%s was prepared with another %s than %s has now, which is not used; '
-            'prepare into another data_dir or delete %s',
-            dataset.title,
-            ' and '.join(changed),
-            folder,
-            builder.data_path,
-        )
+def _compared(
+    dataset: Dataset, place: Place, builder: tfds.core.DatasetBuilder, on_change: Callable[[str], None]
+) -> tfds.core.DatasetBuilder:
+    """The builder; where the folder is there and not as it was when the set was prepared, that is told."""
+    folder, then = Path(place.manual_dir).expanduser(), builder.info.metadata
+    known = any(key in then for key in ('lists', 'download'))  # else stored by an older version
+    if known and place.manual_dir and folder.is_dir():  # sets that are stored need no folder
+        now = _state(dataset, place)
+        if change := _other_lists(then, now, folder) or _other_files(then, now, folder):
+            advice = f'delete {builder.data_path} or name another data_dir to prepare anew'
+            on_change(f'{dataset.title} is stored already; {change}; {advice}')
+    return builder
+
+
+def _other_lists(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> str:
+    before, after = then.get('lists', now['lists']), now['lists']
+    changed = ' and '.join(name for name in sorted({*before, *after}) if before.get(name) != after.get(name))
+    return f'it was prepared with another {changed} than {folder} has now, which is not used' if changed else ''
+
+
+def _other_files(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> str:
+    before, after = then.get('download', now['download']), now['download']
+    if before['digest'] == after['digest']:
+        return ''
+    return (
+        f'{folder} has changed since the set was prepared, on {before["date"]}, or is another folder '
+        f'({before["files"]} files then, {after["files"]} now), and is not used'
+    )
 
 
 def _unpacking(progress: Progress | None) -> Progress | None:
     return progress and (lambda name, done, total: progress(f'unpacking {name}, bytes', done, total))
 
 
-def _folder(dataset: Dataset, place: Place) -> Path:
+def _folder(dataset: Dataset, place: Place, faces: Faces) -> Path:
     if not place.manual_dir:
+        if others := ' or '.join(other.flags() for other in all_stored(dataset, place)):
+            raise UserError(
+                f'{dataset.title} is prepared in {place.data_dir} with {others}, not with {faces.flags()}: ask for it '
+                'like that (config.data.faces and config.data.no_face of launch.py), or name the folder of your '
+                'download with --manual_dir=PATH (--config.data.manual_dir=PATH) to prepare it as you ask for it now'
+            )
         raise UserError(
             f'{dataset.title} is not prepared in {place.data_dir}; name the folder of your download with '
             '--config.data.manual_dir=PATH (of launch.py) or --manual_dir=PATH (of fn2en_jax.datasets); '

@@ -33,14 +33,18 @@ class VideoFrame:
     columns: tuple[float, float] = (0.0, 1.0)
 
     def read(self) -> np.ndarray:
-        """Decodes it, uint8 [h,w,3] RGB; raises UserError for a clip that cannot be read so far."""
+        """Decodes it, uint8 [h,w,3] RGB; raises UserError for a clip that cannot be read so far.
+
+        All frames before it are decoded, too: OpenCV goes to a frame by time stamps, which are not one per frame in
+        MPEG-1 AVIs, and there it ends up one frame early.
+        """
         clip = _opened(self.path, ('AVI',))
         try:
-            clip.set(cv2.CAP_PROP_POS_FRAMES, self.index)
+            passed = all(clip.grab() for _ in range(self.index))
             found, frame = clip.read()
         finally:
             clip.release()
-        if not found:
+        if not (passed and found):
             raise UserError(f'{self.path.name}: frame {self.index} cannot be read')
         upright = np.rot90(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), -self.quarter_turns)
         first, last = (round(share * upright.shape[1]) for share in self.columns)

@@ -19,19 +19,22 @@ from fn2en_jax.errors import UserError
 class PublishedConfig(tfds.core.BuilderConfig):
     """Names one set and how its faces are cut: `ckplus-align-256-keep`.
 
-    found, mode, prepared and lists are needed only where the set is not stored yet: what its folder holds, how faces
-    are cut, per record what `preparation.prepare` yields, and the digests of the user's own lists by their names.
+    found, mode, prepared, lists and download are needed only where the set is not stored yet: what its folder holds,
+    how faces are cut, per record what `preparation.prepare` yields, the digests of the user's own lists by their names,
+    and the state of the folder.
     """
 
     found: Found | None = dataclasses.field(default=None, repr=False)
     mode: str = dataclasses.field(default='', repr=False)
     prepared: Iterable[tuple[Record, Prepared]] = dataclasses.field(default=(), repr=False)
     lists: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    download: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
 
 class PublishedFaces(InOrderBuilder):
     """TFDS builder of a published set; `info.metadata` is its report, see `report`, and with it `no_face_kept`,
-    how many of the images without a face were stored by their centres, and `lists`, the digests of the user's lists."""
+    how many of the images without a face were stored by their centres, `lists`, the digests of the user's lists, and
+    `download`: how many 'files' of the folder counted, their `listing.digest`, and the 'date' of the preparation."""
 
     VERSION = tfds.core.Version(f'1.{preparation.VERSION}.0')
 
@@ -67,13 +70,12 @@ class PublishedFaces(InOrderBuilder):
                 yield len(stored), _example(record, face)
                 stored.append(record)
         if not stored:
-            first = (faults or faceless)[:1]
-            raise UserError(f'no image can be used of {len(faults) + len(faceless)}; the first: {"".join(first)}')
+            raise UserError(_nothing(faults, faceless))
         told = report(config.found, config.mode, stored, faults, faceless)
         told['skipped'] += [
             printable(text) for text in counted(pointless, 'images whose landmarks can be no face in them')
         ]
-        self.info.metadata.update(told, no_face_kept=kept, lists=dict(config.lists))
+        self.info.metadata.update(told, no_face_kept=kept, lists=dict(config.lists), download=dict(config.download))
 
     @property
     def told(self) -> bool:
@@ -114,6 +116,18 @@ def count(records: list[Record], expected: Mapping[str, int]) -> dict[str, int]:
         key = f'{record.split}/{record.label}' if by_split else record.label
         numbers[key] = numbers.get(key, 0) + 1
     return dict(sorted(numbers.items()))
+
+
+def _nothing(faults: list[str], faceless: list[str]) -> str:
+    """Why there is nothing to store, and what can be done about it."""
+    if faceless and not faults:
+        return (
+            f'no face was found in any of {len(faceless)} images, the first: {faceless[0]}; take them by their centres '
+            'with --no_face=keep, or as they are with --faces=none (--config.data.no_face and .faces of launch.py)'
+        )
+    dropped = f', {len(faceless)} without a face were dropped' if faceless else ''
+    first = f'; the first: {faults[0]}' if faults else ''
+    return f'no image can be used of {len(faults) + len(faceless)}{dropped}{first}'
 
 
 def _example(record: Record, face: Prepared) -> dict[str, Any]:

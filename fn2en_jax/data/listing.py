@@ -1,0 +1,90 @@
+"""Names and sizes of the files in a folder, none of them opened: quick enough for every start with half a million."""
+
+import collections
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from fn2en_jax.data import records
+
+MOST = 50  # files of one suffix in one folder that tell what the folder holds
+
+
+def files(root: Path, own: Sequence[Path] = ()) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Every file below a folder, its path with '/' between the parts and its entry; in no order.
+
+    As `records.walk` with links, ten times as fast and less particular: a link further down is a file if it leads to
+    one, wherever that is. What cannot be looked at is left out.
+
+    Args:
+        root: the folder.
+        own: folders that are left out, whichever link leads to them.
+    """
+    left_out = {(found.st_dev, found.st_ino) for path in own if path.is_dir() for found in [path.stat()]}
+    return _below(os.fspath(root), '', os.path.realpath(root), left_out)
+
+
+def digest(entries: Mapping[str, os.DirEntry[str]]) -> str:
+    """64 hexadecimal digits that change with the paths and the sizes of files."""
+    found = sorted(f'{name} {_size(entry)}' for name, entry in entries.items())
+    return hashlib.sha256('\n'.join(found).encode('utf-8', 'surrogateescape')).hexdigest()
+
+
+def sample(root: Path, own: Sequence[Path] = ()) -> list[str]:
+    """Paths of the files below a folder, of each folder at most MOST with the same suffix."""
+    seen: collections.Counter[tuple[str, str]] = collections.Counter()
+    names = []
+    for name, _ in files(root, own):
+        kind = name.rpartition('/')[0], os.path.splitext(name)[1].lower()
+        seen[kind] += 1
+        if seen[kind] <= MOST:
+            names.append(name)
+    return names
+
+
+def ends_as(patterns: Sequence[str]) -> Callable[[str], re.Match[str] | None]:
+    """Whether a path ends as one of the patterns, as `records.Tree.match` understands them."""
+    return re.compile(rf'(?:.*/)?(?:{"|".join(patterns)})', re.IGNORECASE).fullmatch
+
+
+def _below(
+    folder: str, prefix: str, top: str, left_out: set[tuple[int, int]]
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    for entry in _entries(folder):
+        if records.junk(entry.name):
+            continue
+        if not entry.is_dir():
+            yield prefix + entry.name, entry
+        elif not (entry.is_symlink() and (prefix or _meets(entry.path, top))) and _identity(entry) not in left_out:
+            yield from _below(entry.path, f'{prefix}{entry.name}/', top, left_out)
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
+
+
+def _meets(link: str, top: str) -> bool:
+    """Whether a link leads to the folder it lies in, into it, or above it."""
+    end, start = Path(os.path.realpath(link)), Path(top)
+    return end.is_relative_to(start) or start.is_relative_to(end)
+
+
+def _identity(entry: os.DirEntry[str]) -> tuple[int, int]:
+    try:
+        found = entry.stat()
+    except OSError:
+        return -1, -1
+    return found.st_dev, found.st_ino
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:  # a link to nowhere, or it is gone
+        return -1
