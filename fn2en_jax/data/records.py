@@ -224,7 +224,7 @@ class Tree:
         from there as well. What else those folders hold is not looked at."""
         root = Path(os.path.abspath(self.root))
         for count in range(min(_ABOVE, len(root.parents)), 0, -1):
-            below = _spelled(Path(*root.parts[-count:]))
+            below = _spelled('/'.join(root.parts[-count:]))
             above = copy.copy(self)
             above.root = root.parents[count - 1]
             above.files = {f'{below}/{name}': path for name, path in self.files.items()}
@@ -271,20 +271,26 @@ def walk(
     """
     real = Path(os.path.realpath(root))
     unfollowed = passed_over if passed_over is not None else []
-    for folder, folders, files in os.walk(root, onerror=_refuse):
-        folders[:] = sorted(name for name in folders if not junk(name))
-        top = links and Path(folder) == root
-        for path in (Path(folder, name) for name in folders if not top):
-            if path.is_symlink() and not _ends_below(path, real):
-                unfollowed.append((_spelled(path.relative_to(root)), path))
-        for path in (Path(folder, name) for name in files if not junk(name)):
-            is_link = path.is_symlink()
-            if (not is_link or top or _ends_below(path, real)) and _is_file(path):
-                yield _spelled(path.relative_to(root)), path
-            elif is_link:
-                unfollowed.append((_spelled(path.relative_to(root)), path))
+    folders = [(os.fspath(root), '')]
+    while folders:  # not by recursion, which a folder deep enough would exhaust
+        folder, prefix = folders.pop()
+        own = links and not prefix  # lies directly in the user's folder
+        for entry in _entries(folder):
+            name, path = prefix + _spelled(entry.name), Path(entry.path)
+            if not entry.is_symlink():
+                if entry.is_dir():
+                    folders.append((entry.path, f'{name}/'))
+                elif entry.is_file():
+                    yield name, path
+            elif os.path.isdir(path):
+                if not own and not _ends_below(path, real):
+                    unfollowed.append((name, path))
+            elif (own or _ends_below(path, real)) and _is_file(path):
+                yield name, path
+            else:
+                unfollowed.append((name, path))
     for link in _links_elsewhere(root, real) if links else ():
-        below = _spelled(link.relative_to(root))
+        below = _spelled(link.name)
         inside: list[tuple[str, Path]] = []
         for name, path in walk(link, passed_over=inside):
             yield f'{below}/{name}', path
@@ -327,7 +333,10 @@ def junk(name: str) -> bool:
 
 def outside(listed: Iterable[tuple[str, Path]], own: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     """What `walk` lists, without the files in some folders and below, whichever links lead there."""
-    real = [Path(os.path.realpath(folder)) for folder in own]
+    real = [Path(os.path.realpath(folder)) for folder in own if folder.is_dir()]
+    if not real:
+        yield from listed
+        return
     within: dict[Path, bool] = {}
     for name, path in listed:
         folder = path.parent
@@ -377,9 +386,13 @@ def _without_suffixes(name: str) -> str:
     return '/'.join([*(ARCHIVE.sub('', folder) for folder in folders), file])
 
 
-def _spelled(path: Path) -> str:
-    return printable(path.as_posix().replace('\\', r'\\'))
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not junk(entry.name)]
+    except OSError as error:
+        raise UserError(f'{folder}: cannot be read as a folder ({error.strerror})') from error
 
 
-def _refuse(error: OSError) -> None:
-    raise UserError(f'{error.filename}: cannot be read as a folder ({error.strerror})') from error
+def _spelled(name: str) -> str:
+    return printable(name.replace('\\', r'\\'))
