@@ -45,7 +45,7 @@ FN2EN = ('finetune', 'stage1', 'stage2')  # what the command in a config's heade
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Training images of a fold (a tenth or a fifth of the set left out), and how many folds there are."""
+    """Training images of a fold (a tenth of the set left out, of TFD 30 %), and how many folds there are."""
 
     images: int
     folds: int = 1

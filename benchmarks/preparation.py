@@ -5,14 +5,15 @@ Command:  python benchmarks/preparation.py [--images=1308] [--repeats=3] [--json
 Writes a CK+ of rendered faces, 640 x 490 grey PNG as in the original, into a temporary folder. There are as many
 processes as cores, and the files are in the page cache. What is timed, in turn and several times:
 
-decoder              reads and decodes every file with Pillow and does nothing else, in processes that are warm
+decoder              reads every file and decodes it with Pillow into an array, in processes that are warm
+decoder, no array    the same without handing out the pixels: less than anybody needs who wants to see them
 as it is, steady     how much longer the command below takes for a set of three times as many images, halved: what it
                      needs per image, to the finished record, without its start
 as it is, command    `python -m fn2en_jax.datasets --prepare=ckplus --faces=none` from its start to its end
 aligned, command     the same with --faces=align: every face is detected and aligned
 loading, grey, RGB   the prepared set onto the device, at the size in which it is stored, in one and three channels
 
-Medians are reported; share_of_decoder is the decoder's time over ours, of the same turn.
+Medians are reported; the shares are the time of each decoder over ours, of the same turn.
 """
 
 import argparse
@@ -41,6 +42,7 @@ from fn2en_jax.data import images, preparation
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 WIDTH, HEIGHT, FACE = 640, 490, 320  # pixels; the face's side
 SIZE = 256  # pixels, at which the set is loaded
+DECODERS = ('decoder', 'decoder, no array')
 TIMES = 3  # images of the large set for one of the small
 CODES = {
     'anger': 1,
@@ -97,14 +99,18 @@ def multiply(folder: pathlib.Path, into: pathlib.Path) -> None:
 
 
 def decode(path: pathlib.Path) -> None:
+    np.asarray(Image.open(io.BytesIO(path.read_bytes()), formats=images.FORMATS))
+
+
+def decode_in_place(path: pathlib.Path) -> None:
     Image.open(io.BytesIO(path.read_bytes()), formats=images.FORMATS).load()
 
 
-def decoder(files: list[pathlib.Path]) -> float:
+def decoder(files: list[pathlib.Path], one: Callable[[pathlib.Path], None]) -> float:
     """Seconds for all files once the processes have decoded all of them before."""
     with multiprocessing.get_context('spawn').Pool(preparation.cores()) as pool:
-        pool.map(decode, files, chunksize=8)
-        return seconds(lambda: pool.map(decode, files * TIMES, chunksize=8)) / TIMES
+        pool.map(one, files, chunksize=8)
+        return seconds(lambda: pool.map(one, files * TIMES, chunksize=8)) / TIMES
 
 
 def command(source: pathlib.Path, mode: str, data: str | None = None) -> float:
@@ -139,7 +145,8 @@ def seconds(work: Callable[[], Any]) -> float:
 def turn(once: pathlib.Path, large: pathlib.Path, files: list[pathlib.Path]) -> dict[str, float]:
     """Everything one time, seconds for as many images as there are files."""
     with tempfile.TemporaryDirectory() as data:
-        times = {'decoder': decoder(files), 'as it is, command': command(once, 'none')}
+        times = {DECODERS[0]: decoder(files, decode), DECODERS[1]: decoder(files, decode_in_place)}
+        times['as it is, command'] = command(once, 'none')
         times['as it is, steady'] = (command(large, 'none') - times['as it is, command']) / (TIMES - 1)
         times['aligned, command'] = command(once, 'align', data)
         return times | {f'loading, {name}': loading(data, channels) for name, channels in (('grey', 1), ('RGB', 3))}
@@ -152,7 +159,8 @@ def summary(turns: list[dict[str, float]], count: int) -> dict[str, dict[str, fl
         median = statistics.median(times[name] for times in turns)
         rows[name] = {'seconds': median, 'images_per_second': count / median}
         if not name.startswith('loading'):
-            rows[name]['share_of_decoder'] = statistics.median(times['decoder'] / times[name] for times in turns)
+            for one in DECODERS:
+                rows[name][f'share of {one}'] = statistics.median(times[one] / times[name] for times in turns)
     return rows
 
 
@@ -170,10 +178,10 @@ def main() -> None:
         turns = [turn(once, large, files) for _ in range(args.repeats)]
     rows = summary(turns, len(files))
     print(f'{len(files)} frames of {WIDTH}x{HEIGHT}, {facts["cores"]} cores')
-    print(f'{"":22}{"seconds":>9}{"images/s":>10}{"share_of_decoder":>18}')
+    print(f'{"":22}{"seconds":>9}{"images/s":>10}' + ''.join(f'{f"of {one}":>22}' for one in DECODERS))
     for name, row in rows.items():
-        share = f'{row["share_of_decoder"]:.2f}' if 'share_of_decoder' in row else ''
-        print(f'{name:22}{row["seconds"]:9.2f}{row["images_per_second"]:10.0f}{share:>18}')
+        shares = ''.join(f'{row[f"share of {one}"]:22.2f}' for one in DECODERS if f'share of {one}' in row)
+        print(f'{name:22}{row["seconds"]:9.2f}{row["images_per_second"]:10.0f}{shares}')
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps({**facts, **rows, 'turns': turns}, indent=1) + '\n')
 

@@ -8,6 +8,7 @@ Archives are taken as downloaded, or unpacked. Preparing is done once, in parall
 launch.py does it by itself when it is needed.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -138,7 +139,7 @@ def _check_places() -> None:
     Raises:
         UserError: the folder of the download is not there, or that for prepared sets is a file.
     """
-    if MANUAL_DIR.value and not Path(MANUAL_DIR.value).expanduser().is_dir():
+    if MANUAL_DIR.value and not os.path.isdir(Path(MANUAL_DIR.value).expanduser()):
         raise UserError(f'--manual_dir: {MANUAL_DIR.value}: no such folder')
     data_dir = Path(DATA_DIR.value).expanduser()
     if data_dir.exists() and not data_dir.is_dir():

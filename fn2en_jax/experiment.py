@@ -120,13 +120,14 @@ def _kept_folds(folder: Path, every: Sequence[folds.Fold], data: Data) -> dict[s
     Raises:
         UserError: when the run has others: a net there might be judged on what it was trained on.
     """
-    path = folder / 'folds.json'
-    kept = folds.lists(workdir.read_json(path), str(path)) if path.exists() else {}
+    path, stages = folder / 'folds.json', {stage for stages in METHODS.values() for stage in stages}
+    begun = (folder / 'results.json').exists() or any(place.name in stages for place in folder.glob('*/*'))
+    kept = folds.lists(workdir.read_json(path), str(path)) if begun and path.exists() else {}
     now = folds.lists(folds.to_json(every, data.expressions), 'folds')
     if kept and now and kept != now:
         raise UserError(
             f'the workdir {folder} was begun with other folds, those of its folds.json; '
-            'use another --workdir, or the same folds to go on with that run'
+            'use another --workdir, or the same folds to go on with that run (another version may deal others)'
         )
     return kept
 
@@ -177,8 +178,9 @@ class Run:
         self._nets: dict[tuple[str, str], NetState] = {}
         self._stopping = False
         self._made = 0
-        once, each = list(work), [name for name in work if name != FACE_NET]
-        self._queue = [name for fold in chosen for name in (once if fold is chosen[0] else each)]
+        each = [name for name in work if name != FACE_NET]
+        self._queue = [('', FACE_NET)] * (FACE_NET in work) + [(fold.name, name) for fold in chosen for name in each]
+        self._finished: set[str] = set()  # stages of earlier runs in the workdir
         self._work = dict(work)
         self._seconds_per_flop: dict[str, float] = {}  # seconds of an operation in the stages trained by this process
 
@@ -188,6 +190,7 @@ class Run:
         earlier: what `results.json` held before, {} for nothing.
         command: what the user typed, '' where nobody typed anything.
         """
+        self._finished = set(earlier.get('seconds', {}))
         with self._signals():
             scores = {fold.name: self._fold(fold) for fold in self._folds}
         names = self._data.expressions.class_names
@@ -281,7 +284,7 @@ class Run:
                 self._seconds_per_flop[stage.name] = seconds / self._work[stage.name]
         finally:
             checkpoints.close()
-        self._seconds['/'.join(filter(None, (stage.fold, stage.name)))] = round(seconds, 2)
+        self._seconds[_place(stage.fold, stage.name)] = round(seconds, 2)
         return state
 
     def _fit(self, stage: Stage, title: str, nets: Any, checkpoints: Any, found: Any) -> tuple[NetState, float]:
@@ -334,7 +337,7 @@ class Run:
 
     def _later(self, stage: Stage) -> Callable[[float], float]:
         """Seconds of a step of this stage -> seconds of the stages after it: at their own pace where it is known."""
-        ahead = self._queue[self._made :]
+        ahead = [name for fold, name in self._queue[self._made :] if _place(fold, name) not in self._finished]
 
         def seconds(step: float) -> float:
             here = step * stage.last_step / self._work[stage.name]
@@ -418,6 +421,11 @@ class Run:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _place(fold: str, stage: str) -> str:
+    """The folder of a stage below the workdir."""
+    return f'{fold}/{stage}' if fold else stage
 
 
 def _figures(logits: np.ndarray, images: Examples) -> dict[str, Any]:

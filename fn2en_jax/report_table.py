@@ -17,6 +17,7 @@ from typing import Any
 from absl import flags
 
 from fn2en_jax import commands, literature, plots, results, table_formats, workdir
+from fn2en_jax.data.folds import lists
 from fn2en_jax.errors import UserError
 from fn2en_jax.methods import METHODS
 
@@ -76,7 +77,7 @@ def joined_folds(folders: Sequence[Path]) -> dict[str, Any]:
     """
     contents = [_folds(folder) for folder in folders]
     for folder, content in zip(folders[1:], contents[1:], strict=True):
-        if content != contents[0]:
+        if lists(content, str(folder)) != lists(contents[0], str(folders[0])):
             raise UserError(f'{folder} has other folds than {folders[0]}; they cannot be joined')
     return contents[0]
 

@@ -165,11 +165,12 @@ def _votes(name: str, method: Mapping[str, Any]) -> str:
 
 
 def _sequences(folds: Collection[Mapping[str, Any]]) -> dict[str, Any]:
-    """The votes of whole sequences over all folds; {} where the test images are stills."""
-    if not all(VOTES in fold for fold in folds):
+    """The votes of whole sequences over all folds that test any; {} where all test images are stills."""
+    voting = [fold for fold in folds if VOTES in fold]
+    if not voting:
         return {}
-    count = sum(fold['num_sequences'] for fold in folds)
-    hits = sum(fold[VOTES] * fold['num_sequences'] for fold in folds)
+    count = sum(fold['num_sequences'] for fold in voting)
+    hits = sum(fold[VOTES] * fold['num_sequences'] for fold in voting)
     return {VOTES: hits / count, 'num_sequences': count}
 
 

@@ -104,18 +104,24 @@ def test_a_workdir_does_not_go_on_with_other_folds(tmp_path):
     config.fold = 'none'
     plan(5)
     config.fold = 'all'
-    plan(0, 1)
-    before = {path: path.read_bytes() for path in work.iterdir()}
+    plan(3, 4)
+    plan(0, 1)  # nothing is trained yet
+    (work / 'a' / 'scratch').mkdir(parents=True)
+
+    def kept() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in work.iterdir() if path.is_file()}
+
+    before = kept()
     config.fold = 'none'
     plan(2, 3)
     assert (work / 'folds.json').read_bytes() == before[work / 'folds.json']
     config.fold = 'all'
     plan(1, 0)
-    assert {path: path.read_bytes() for path in work.iterdir()} == before
+    assert kept() == before
     for persons, lists in (((2, 3), {}), ((0,), {}), ((0, 1), {'unused_files': ['15.png', '14.png']})):
         with pytest.raises(UserError, match=r'run was begun with other folds, those of its folds\.json; use another'):
             plan(*persons, **lists)
-        assert {path: path.read_bytes() for path in work.iterdir()} == before
+        assert kept() == before
     config.data.num_folds = 7
     with pytest.raises(UserError, match=r'other settings: data\.num_folds'):  # which says more
         plan(2, 3)
@@ -126,6 +132,7 @@ def test_a_damaged_list_of_the_folds_is_named(tmp_path):
     every = (Fold('a', np.arange(4), np.arange(4, 6)),)
     assert experiment._kept_folds(tmp_path, every, data) == {}
     (tmp_path / 'folds.json').write_text('{"folds": [{"name": "a"}]}')
+    (tmp_path / 'a' / 'scratch').mkdir(parents=True)
     with pytest.raises(UserError, match=r'folds\.json: not a folds file'):
         experiment._kept_folds(tmp_path, every, data)
 
@@ -159,5 +166,8 @@ def test_the_time_of_the_whole_run_counts_every_stage_to_come(tmp_path):
     assert to_come(2.0) == pytest.approx(0.2 * 2 * 350)  # 20 s for 100 operations; two folds without the face net
     run._seconds_per_flop['finetune'] = 1.0  # as measured
     assert to_come(2.0) == pytest.approx(1.0 * 2 * 300 + 0.2 * 2 * 50)
+    run._finished = {'fold1/finetune', 'fold0/scratch'}  # by an earlier run
+    assert to_come(2.0) == pytest.approx(1.0 * 2 * 300 + 0.2 * 2 * 50)  # as it was when it was asked for
+    assert run._later(stage)(2.0) == pytest.approx(1.0 * 300 + 0.2 * 50)
     stage.name, run._made = 'scratch', 5
     assert run._later(stage)(2.0) == 0

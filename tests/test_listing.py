@@ -1,12 +1,14 @@
 """Names and sizes of what lies in a folder, and the names by which a set is known, held against `Dataset.read`."""
 
 import dataclasses
+import os
+import subprocess
 
 import numpy as np
 import pytest
 
 from fn2en_jax.data import listing, published, records
-from fn2en_jax.data.datasets import DATASETS
+from fn2en_jax.data.datasets import DATASETS, LISTS
 from fn2en_jax.data.records import Tree
 from fn2en_jax.errors import UserError
 from tests.trees import affectnet, affectnet_npy, ckplus, fer2013, ferplus, jaffe, mmi, oulu_casia, rafdb, sfew, tfd
@@ -73,10 +75,11 @@ def test_names_tell_what_find_finds(made):
 def test_all_that_find_reads_counts(made):
     """Nothing is missed where all other files are gone."""
     name, root = made
-    counts = published.is_part(DATASETS[name], root)
+    part = published.part_of(DATASETS[name], root)
+    lists = LISTS[name]
     tree = Tree(root)
     whole = facts(find(name, tree))
-    tree.files = {file: path for file, path in tree.files.items() if counts(file)}
+    tree.files = {file: path for file, path in tree.files.items() if part(file) or file.endswith(lists)}
     assert facts(find(name, tree)) == whole
 
 
@@ -86,20 +89,36 @@ def test_a_digest_changes_with_names_and_sizes(tmp_path):
     (tmp_path / 'b.png').write_bytes(b'1')
 
     def digest():
-        return listing.digest(dict(listing.files(tmp_path, [tmp_path / 'own'])))
+        return listing.digest(listing.files(tmp_path, [tmp_path / 'own']))
 
     first = digest()
     for name in ('.hidden.png', '__MACOSX/c.png', 'own/c.png', 'own/deep/d.png'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b'1')
     assert digest() == first
-    (tmp_path / 'b.png').write_bytes(b'2')
-    assert digest() == first
     (tmp_path / 'b.png').write_bytes(b'21')
+    assert digest() == first  # of pictures the names alone
+    (tmp_path / 'b.png').rename(tmp_path / 'sub' / 'b.png')
     second = digest()
     assert second != first
-    (tmp_path / 'b.png').rename(tmp_path / 'sub' / 'b.png')
-    assert digest() not in (first, second)
+    (tmp_path / 'list.csv').write_bytes(b'1')
+    third = digest()
+    (tmp_path / 'list.csv').write_bytes(b'12')
+    assert len({first, second, third, digest()}) == 4
+
+
+def test_loops_closed_folders_and_great_depth_end_no_listing(tmp_path):
+    (tmp_path / 'a').symlink_to(tmp_path / 'b')
+    (tmp_path / 'b').symlink_to(tmp_path / 'a')
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1500):  # deeper than Python may call
+        os.mkdir('d', dir_fd=here)
+        here, above = os.open('d', os.O_RDONLY, dir_fd=here), here
+        os.close(above)
+    os.close(here)
+    assert sorted(name for name, _ in listing.files(tmp_path)) == ['a', 'b']
+    assert list(Tree(tmp_path).files) == []
+    subprocess.run(['rm', '-r', tmp_path / 'd'], check=True)  # neither may pytest's own cleaning
 
 
 def test_links_are_followed_as_a_tree_follows_them(tmp_path):
@@ -130,5 +149,8 @@ def test_a_folder_inside_of_a_set_is_known_by_those_above_it(tmp_path):
     oulu_casia.write(tmp_path, subjects=1, draw=None)
     (inside,) = tmp_path.rglob('VL/Strong')
     assert published.is_there(DATASETS['oulu_casia'], inside, listing.sample(inside))
-    assert published.is_part(DATASETS['oulu_casia'], inside)('P001/Anger/000.jpeg')
+    seen = ((inside, ''), (inside.parent, f'{inside.name}/'), (tmp_path, f'{inside.relative_to(tmp_path).as_posix()}/'))
+    picture = 'P001/Anger/000.jpeg'
+    called = {published.part_of(DATASETS['oulu_casia'], folder)(below + picture) for folder, below in seen}
+    assert called == {'VL/Strong/P001/Anger/000.jpeg'}
     assert not published.is_there(DATASETS['oulu_casia'], inside / 'P001', listing.sample(inside / 'P001'))

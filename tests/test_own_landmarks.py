@@ -152,4 +152,4 @@ def test_preparing_cuts_by_the_list_and_tells_of_changes(tmp_path, caplog):
     assert 'another' not in caplog.text
     write(path, files[0])
     published.prepare(DATASETS['jaffe'], place, published.Faces())
-    assert 'prepared with another landmarks.csv than' in caplog.text
+    assert 'landmarks.csv has been changed in' in caplog.text

@@ -254,13 +254,13 @@ def test_a_stored_set_tells_of_other_lists_than_its_own(tmp_path, caplog):
 
     assert told('download') == told('other') == told('nowhere') == ''
     (other / 'peaks.csv').write_text('S001-001,2\n')
-    assert 'MMI is stored already; it was prepared with another peaks.csv than' in told('other')
+    assert f'MMI is stored already; peaks.csv has been added to {other} since, which is not used;' in told('other')
     (download / 'clips.csv').write_text('S001-002\n')
-    assert 'another clips.csv than' in told('download')
+    assert 'clips.csv has been changed in' in told('download')
     assert f'delete {where} or name another data_dir' in caplog.text
     assert len(caplog.records) == 1
     (download / 'clips.csv').unlink()
-    assert 'another clips.csv' in told('download')
+    assert 'clips.csv has been removed from' in told('download')
     caplog.clear()
     published.prepare(mmi, published.Place('', str(tmp_path / 'data')), STEP)
     assert not caplog.text
@@ -293,18 +293,34 @@ def test_a_stored_set_tells_of_a_folder_that_has_changed(tmp_path, caplog):
     assert caplog.text.count('\n') == 1
     picture.unlink()
     assert told() == ''
-    (root / 'aligned.zip').touch()  # archives count by their names and sizes, and are not opened
-    assert told()
+    (root / 'jaffe.zip').touch()  # archives beside the files of the set may be of other sets
+    (root / 'landmarks.csv').touch()  # and no landmarks are needed for aligned faces
+    (root / 'list_of_mine.csv').symlink_to(root / 'nowhere')
+    assert told() == ''
+    (tmp_path / 'above').mkdir()
+    shutil.copytree(root, tmp_path / 'above' / 'rafdb', symlinks=True)
+    assert told('above') == ''  # named one folder higher
     (tmp_path / 'jaffe').mkdir()
-    assert '14 files then, 0 now' in told('jaffe')
-    with pytest.raises(UserError, match='changed'):
+    (tmp_path / 'jaffe' / 'holiday.jpg').touch()
+    assert 'RAF-DB (basic) is stored already, and is used; nothing of it is in' in told('jaffe')
+    assert 'delete' not in caplog.text
+    with pytest.raises(UserError, match='nothing of it is in'):
         published.prepare(rafdb, place(tmp_path, 'jaffe'), published.Faces(), on_change=_raise)
     assert not (tmp_path / 'data' / 'unpacked').exists() or not any((tmp_path / 'data' / 'unpacked').glob('*'))
 
     caplog.clear()
     published.prepare(rafdb, published.Place('', data), published.Faces())
     _without(builder, 'download')  # as older versions stored it
-    assert told('jaffe') == caplog.text == ''
+    picture.write_bytes(content)
+    assert told() == caplog.text == ''
+
+
+def test_a_set_of_clips_that_an_older_version_stored_is_told_of(tmp_path, caplog):
+    mmi_tree.write(tmp_path / 'download', subjects=1, labels=['fear'], frames=4)
+    builder = published.prepare(DATASETS['mmi'], place(tmp_path), STEP)
+    _without(builder, 'download')
+    published.prepare(DATASETS['mmi'], place(tmp_path), STEP)
+    assert 'an older version stored it, which took frames of MPEG-1 clips one too early; delete' in caplog.text
 
 
 def _raise(text):

@@ -158,7 +158,7 @@ def test_workdirs_of_two_experiments_are_not_joined(whole, tmp_path):
         report_table.joined([whole, same])
     with pytest.raises(UserError, match='does not exist'):
         report_table.joined([tmp_path / 'nowhere'])
-    (other / 'folds.json').write_text('{"folds": []}')
+    (other / 'folds.json').write_text('{"folds": [{"name": "fold2", "test_files": ["b.png"]}]}')
     with pytest.raises(UserError, match='other has other folds'):
         report_table.joined_folds([whole, other])
 

@@ -15,7 +15,8 @@ from fn2en_jax.data.examples import Examples
 from fn2en_jax.errors import UserError
 
 _LISTS = ('test_files', 'validation_files', 'unused_files')  # of a fold in `folds.json`
-_RESERVED = ('all', 'none')  # values of config.fold; 'all' is also the folder of what is trained on everything
+# 'all' and 'none' are values of config.fold, the others are folders of a workdir or of a fold.
+_RESERVED = ('all', 'none', 'face_net', 'finetune', 'stage1', 'stage2', 'scratch', 'tensorboard')
 Lists = tuple[tuple[str, ...], ...]  # the files of a fold, as _LISTS
 DEFAULT_NUM = 5  # of config.data.num_folds where a config does not say otherwise
 
@@ -123,7 +124,7 @@ def from_json(content: Any, examples: Examples, *, source: str = 'folds', publis
     """
     entries = _entries(content, source)
     names = [entry['name'] for entry in entries]
-    if bad := [name for name in names if name in ('', '..', *_RESERVED) or Path(name).name != name]:
+    if bad := [name for name in names if name in ('', *_RESERVED) or '.' in name or Path(name).name != name]:
         raise UserError(f'{source}: a fold cannot be named {bad[0]!r}, use a word that can name a folder')
     if len(set(names)) < len(names):
         raise UserError(f'{source}: fold names must differ, found {", ".join(names)}')

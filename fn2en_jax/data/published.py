@@ -7,7 +7,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ from fn2en_jax.data.alignment import FaceStep
 from fn2en_jax.data.builders.published_faces import PublishedConfig, PublishedFaces
 from fn2en_jax.data.datasets import DATASETS, LISTS, own_landmarks
 from fn2en_jax.data.datasets.marks import MARKS
-from fn2en_jax.data.records import Dataset, Tree
+from fn2en_jax.data.records import ABOVE, Dataset, Tree
 from fn2en_jax.errors import UserError
 
 MAX_LISTED = 20  # names shown of a long list
+# What is wrong with sets that were stored before the state of their folder was.
+STALE = {'mmi': 'an older version stored it, which took frames of MPEG-1 clips one too early'}
 
 Progress = Callable[[str, int, int], None]  # called with what is done, how far it is, and of how much
 
@@ -94,11 +96,19 @@ def is_there(dataset: Dataset, folder: Path, names: Iterable[str]) -> bool:
     return all(any(map(listing.ends_as([pattern]), wanted)) for pattern in MARKS[dataset.name].needed)
 
 
-def is_part(dataset: Dataset, folder: Path) -> Callable[[str], bool]:
-    """Whether what is stored of the set depends on a file of this name in the folder, as far as names tell."""
+def part_of(dataset: Dataset, folder: Path) -> Callable[[str], str]:
+    """What a file of this name in the folder is called in the set, wherever the folder lies in it; '' for no part of
+    the set, as far as names tell. An archive has its own name."""
     marks, above = MARKS[dataset.name], _above(folder)
-    matches = listing.ends_as((*marks.needed, *marks.more, *map(re.escape, LISTS.get(dataset.name, ()))))
-    return lambda name: dataset.wants(name) and (archives.is_archive(name) or bool(matches(f'{above}/{name}')))
+    matches = listing.ends_as((*marks.needed, *marks.more))
+
+    def part(name: str) -> str:
+        if archives.is_archive(name):
+            return name.rpartition('/')[2] if dataset.wants(name) else ''
+        found = matches(f'{above}/{name}') if dataset.wants(name) else None
+        return found['end'] if found else ''
+
+    return part
 
 
 def prepare(
@@ -201,24 +211,33 @@ def _listed(title: str, names: Sequence[str]) -> list[str]:
 
 def _above(folder: Path) -> str:
     """The end of a folder's path: users may name one inside of the set."""
-    return '/'.join(Path(os.path.abspath(folder)).parts[-2:])
+    return '/'.join(Path(os.path.abspath(folder)).parts[-ABOVE:])
 
 
 def _state(dataset: Dataset, place: Place) -> dict[str, Any]:
     """What a set that is stored today is to know of the folder of its download, see `PublishedFaces`."""
     folder, own = (Path(path).expanduser() for path in (place.manual_dir, place.data_dir))
-    counts = is_part(dataset, folder)
-    files = {name: entry for name, entry in listing.files(folder, [own / 'unpacked']) if counts(name)}
+    part, is_list = part_of(dataset, folder), listing.ends_as(list(map(re.escape, LISTS[dataset.name])))
+    lists: dict[str, Path] = {}
+    files: list[tuple[str, os.DirEntry[str]]] = []
+    packed: list[tuple[str, os.DirEntry[str]]] = []
+    for name, entry in listing.files(folder, [own / 'unpacked']):
+        if is_list(name):
+            lists[name] = Path(entry.path)
+        elif called := part(name):
+            (packed if archives.is_archive(name) else files).append((called, entry))
+    if not is_there(dataset, folder, (name for name, _ in files)):  # else archives may be of other sets
+        files += packed
     found = {'files': len(files), 'digest': listing.digest(files), 'date': datetime.date.today().isoformat()}
-    return {'lists': _lists(dataset, files), 'download': found}
+    return {'lists': _lists(dataset, lists), 'download': found}
 
 
-def _lists(dataset: Dataset, files: Mapping[str, os.DirEntry[str]]) -> dict[str, str]:
-    """The digests of the user's own lists among the files, by their names."""
+def _lists(dataset: Dataset, files: Mapping[str, Path]) -> dict[str, str]:
+    """The digests of the user's own lists, by their names."""
     found = {}
-    for name in LISTS.get(dataset.name, ()):
+    for name in LISTS[dataset.name]:
         if paths := sorted(filter(listing.ends_as([re.escape(name)]), files)):
-            found[name] = _digest(Path(files[paths[0]].path))
+            found[name] = _digest(files[paths[0]])
     return found
 
 
@@ -226,8 +245,8 @@ def _digest(path: Path) -> str:
     try:
         with path.open('rb') as file:
             return hashlib.file_digest(file, 'sha256').hexdigest()
-    except OSError as error:
-        raise UserError(f'{path}: cannot be read ({error.strerror})') from error
+    except OSError:  # whoever prepares from it is told; a stored set does not need it
+        return 'unreadable'
 
 
 def _compared(
@@ -235,19 +254,27 @@ def _compared(
 ) -> tfds.core.DatasetBuilder:
     """The builder; where the folder is there and not as it was when the set was prepared, that is told."""
     folder, then = Path(place.manual_dir).expanduser(), builder.info.metadata
-    known = any(key in then for key in ('lists', 'download'))  # else stored by an older version
-    if known and place.manual_dir and folder.is_dir():  # sets that are stored need no folder
+    if place.manual_dir and os.path.isdir(folder):  # sets that are stored need no folder
         now = _state(dataset, place)
-        if change := _other_lists(then, now, folder) or _other_files(then, now, folder):
-            advice = f'delete {builder.data_path} or name another data_dir to prepare anew'
-            on_change(f'{dataset.title} is stored already; {change}; {advice}')
+        stale = STALE.get(dataset.name, '') if 'download' not in then else ''
+        changes = [stale, *_other_lists(then, now, folder), _other_files(then, now, folder)]
+        if not now['download']['files']:
+            on_change(f'{dataset.title} is stored already, and is used; nothing of it is in {folder}')
+        elif change := '; '.join(filter(None, changes)):
+            on_change(
+                f'{dataset.title} is stored already; {change}; delete {builder.data_path} or name another data_dir to '
+                'prepare anew, or leave manual_dir out to use it as it is'
+            )
     return builder
 
 
-def _other_lists(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> str:
+def _other_lists(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> Iterator[str]:
     before, after = then.get('lists', now['lists']), now['lists']
-    changed = ' and '.join(name for name in sorted({*before, *after}) if before.get(name) != after.get(name))
-    return f'it was prepared with another {changed} than {folder} has now, which is not used' if changed else ''
+    for name in sorted({*before, *after}):
+        unused = name == own_landmarks.LIST and then.get('faces') == 'none'
+        if before.get(name) != after.get(name) and not unused:
+            how = 'added to' if name not in before else 'removed from' if name not in after else 'changed in'
+            yield f'{name} has been {how} {folder} since, which is not used'
 
 
 def _other_files(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> str:
@@ -278,7 +305,7 @@ def _folder(dataset: Dataset, place: Place, faces: Faces) -> Path:
             f'expected there: {dataset.layout}. To get it: {dataset.access}'
         )
     folder = Path(place.manual_dir).expanduser()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f'{folder}: no such folder; expected there for {dataset.title}: {dataset.layout}')
     return folder
 

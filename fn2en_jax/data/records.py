@@ -22,7 +22,7 @@ EXPRESSIONS = ('anger', 'contempt', 'disgust', 'fear', 'happiness', 'neutral', '
 ARCHIVE = re.compile(r'\.(zip|tar|tar\.(gz|bz2|xz)|tgz|tbz2?|txz)$', re.IGNORECASE)
 
 _JUNK = {'__macosx', 'thumbs.db', 'desktop.ini'}  # hidden files are passed over as well
-_ABOVE = 2  # folders above the named one that may belong to the paths of a set: 'VL' and 'Strong' of Oulu-CASIA
+ABOVE = 2  # folders above the named one that may belong to the paths of a set: 'VL' and 'Strong' of Oulu-CASIA
 _NAMED = 3  # copies, or archives, that are named one by one; a whole set that lies twice is one line
 
 Point = tuple[float, float]  # x, y in pixels of the source image
@@ -223,7 +223,7 @@ class Tree:
         """The same files seen from folders above the root, the farthest first: what matches from a nearer one, matches
         from there as well. What else those folders hold is not looked at."""
         root = Path(os.path.abspath(self.root))
-        for count in range(min(_ABOVE, len(root.parents)), 0, -1):
+        for count in range(min(ABOVE, len(root.parents)), 0, -1):
             below = _spelled('/'.join(root.parts[-count:]))
             above = copy.copy(self)
             above.root = root.parents[count - 1]

@@ -1,6 +1,6 @@
 """Convolution and max pooling as the face net and the expression net use them.
 
-Everywhere the values are those of plain `jax.lax`. On the CPU alone, convolutions and gradients take another way to the
+Everywhere the values are those of plain `jax.lax`. On the CPU alone, `convolve` and `max_pool` take another way to the
 same values (`conv_cpu`); the choice is made when a program is lowered for its platform, so programs for GPU and TPU
 hold no trace of it. The price is that forward-mode differentiation does not go through them.
 """
@@ -55,8 +55,9 @@ def convolve_transposed(image: Array, kernel: Array, strides: tuple[int, int]) -
     """Transposed convolution without padding: [B,h,w,C], [p,q,C,F] -> [B,(h-1)m+p,(w-1)n+q,F] for strides (m,n).
 
     Every pixel of the image lays the kernel, turned by 180 degrees and weighted by its channels, onto the result,
-    `strides` from that of the next pixel: the values of `jax.lax.conv_transpose`, whose convolution of an image with
-    zeros between its pixels takes XLA on a CPU ninety times as long as this matrix product.
+    `strides` from that of the next pixel: for kernels at least as long as the strides the values of
+    `jax.lax.conv_transpose`, whose convolution of an image with zeros between its pixels takes XLA on a CPU ninety
+    times as long as this matrix product. Sums are in float32 whatever the dtype, and so are the products backward.
     """
     turned = kernel[::-1, ::-1]
     laid = jnp.einsum('bhwc,pqcf->bhpwqf', image, turned, preferred_element_type=jnp.float32)

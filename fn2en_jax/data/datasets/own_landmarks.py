@@ -51,13 +51,14 @@ def put(found: Found, tree: Tree, mode: str) -> Found:
     there = [name for name in rest if names.is_there(name)]
     lost = sorted(set(rest) - set(there))
     given = sum(1 for name in used if listed[name])
+    absent = f'files that {LIST} names and are not there'
     skipped += counted(there, f'files in {LIST} of which no image is used')
     return dataclasses.replace(
         found,
         records=records,
         edition=f'{found.edition}, landmarks of {given:,} files from {LIST}',
-        missing=(*found.missing, *counted(lost, f'files that {LIST} names and are not there')),
-        skipped=(*found.skipped, *skipped),
+        missing=(*found.missing, *(counted(lost, absent) if used else ())),
+        skipped=(*found.skipped, *skipped, *(() if used else counted(lost, absent))),  # the list of another set
     )
 
 
